@@ -1,0 +1,67 @@
+"""The command line: ``vnprep``.
+
+Data goes to stdout, progress and errors to stderr. Exit codes: 0 done; 1 the data or files are
+at fault; 2 the command is; 130 interrupted. Modules of this package import click alone at the
+top, so that ``--help`` answers at once; a command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from vnprep import __version__
+from vnprep.cli.inspect import inspect_command
+from vnprep.cli.prepare import finetune_pairs, pretrain_text, pretrain_tsv
+from vnprep.cli.tokenizer import tokenizer_group
+from vnprep.cli.verify import verify_command
+from vnprep.errors import VnprepError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="vnprep")
+def cli() -> None:
+    """From Vietnamese text and request/response pairs to a model that answers.
+
+    \b
+    The way, in order:
+      vnprep tokenizer train data/*.tsv --vocab-size 4000 --out tokenizer.json
+      vnprep pretrain-tsv data/pretrain.tsv --tokenizer tokenizer.json --out pre/
+      vnprep finetune-pairs pairs.tsv --tokenizer tokenizer.json --out ft/
+      vnprep inspect ft/ --sample 3
+      vnprep verify ft/
+    then train/pretrain.py, train/finetune.py and train/generate.py.
+    """
+
+
+for _command in (
+    tokenizer_group,
+    pretrain_tsv,
+    pretrain_text,
+    finetune_pairs,
+    inspect_command,
+    verify_command,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except VnprepError as error:
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: not an error, and nothing left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; run the same command again to finish", err=True)
+        sys.exit(130)

@@ -1,0 +1,42 @@
+"""``vnprep verify``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from vnprep.cli.options import data_argument, json_option
+
+
+@click.command("verify", short_help="Check every byte of a data set.")
+@data_argument
+@json_option
+def verify_command(folder: Path, as_json: bool) -> None:
+    """Check every byte of a data set against its manifest; exit 1 if anything changed.
+
+    \b
+    Example:
+      vnprep verify ft/
+    """
+    from vnprep.audit.verify import verify
+    from vnprep.shards.manifest import Manifest
+
+    manifest = Manifest.read(folder)
+    problems = verify(folder)
+    if as_json:
+        found = [{"file": problem.file, "problem": problem.what} for problem in problems]
+        click.echo(json.dumps({"ok": not problems, "problems": found}, ensure_ascii=False))
+    elif problems:
+        for problem in problems:
+            click.secho("damaged: ", fg="red", nl=False)
+            click.echo(f"{folder / problem.file}: {problem.what}")
+    else:
+        size = sum(record.bytes for record in manifest.files)
+        click.echo(
+            f"{folder}: whole. {len(manifest.shards)} shards, {manifest.rows:,} rows, "
+            f"{manifest.tokens:,} tokens, {size:,} bytes, every sha256 as in the manifest"
+        )
+    if problems:
+        raise SystemExit(1)

@@ -1,0 +1,1 @@
+"""Prepared data on disk: Arrow IPC shards and the manifest that vouches for them."""

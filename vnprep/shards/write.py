@@ -1,0 +1,79 @@
+"""Write one shard: an Arrow IPC file, uncompressed so that it can be memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from vnprep.durable import canonical_json, replacing
+from vnprep.shards.ledger import Excluded
+from vnprep.shards.manifest import FileRecord
+
+
+class HashingFile:
+    """A file object that hashes what passes through it, so that nothing is read twice."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        """Write and hash."""
+        view = memoryview(data)
+        self._digest.update(view)
+        self.bytes += view.nbytes
+        return self._file.write(view)
+
+    def tell(self) -> int:
+        """Return the bytes written so far."""
+        return self.bytes
+
+    def flush(self) -> None:
+        """Flush the file below."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Do nothing: the file below belongs to the caller."""
+
+    def readable(self) -> bool:
+        """Return False."""
+        return False
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return False."""
+        return False
+
+    def record(self, name: str) -> FileRecord:
+        """Return name, size and hash of what was written."""
+        return FileRecord(name, self.bytes, self._digest.hexdigest())
+
+
+def write_shard(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> FileRecord:
+    """Write a shard that appears only when it is whole; return its size and SHA-256."""
+    with replacing(path) as file:
+        hashing = HashingFile(file)
+        with pa.ipc.new_file(hashing, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+    return hashing.record(path.name)
+
+
+def write_excluded(path: Path, excluded: Iterable[Excluded]) -> FileRecord:
+    """Write what was left out, one JSON object a line; return its size and SHA-256."""
+    with replacing(path) as file:
+        hashing = HashingFile(file)
+        for record in excluded:
+            # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+            line = canonical_json(record.to_json()) + "\n"
+            hashing.write(line.encode("utf-8", "backslashreplace"))
+    return hashing.record(path.name)

@@ -1,0 +1,1 @@
+"""Inputs → work units → records."""

@@ -1,0 +1,1 @@
+"""Tokenizers: train one, load any, turn text into ids."""

@@ -1,0 +1,1 @@
+"""Characters: what is done to text before it is tokenised."""
