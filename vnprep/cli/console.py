@@ -83,11 +83,7 @@ def _plain_lines() -> Report:
     def show(state: State) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < _NOTES = {
-    "extra-tabs": "rows with more than one tab between their cells; the empty cells were ignored",
-    "quoted-cell": "rows with a cell in quotes; if Excel wrote them, pass --quoted-tsv",
-}
-_SECONDS_BETWEEN_LINES:
+        if now - last < _SECONDS_BETWEEN_LINES:
             return
         last = now
         rate = state.bytes / (now - began)
