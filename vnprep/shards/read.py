@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,6 +144,9 @@ class ShardSet:
         batch, place = self._find(index)
         return Row(*batch.arrays(place), batch.origin(place))
 
+    def __iter__(self) -> Iterator[Row]:
+        return (self[index] for index in range(len(self)))
+
     def arrays(self, index: int) -> tuple[Ids, Ids, Mask]:
         """Return a row's ``input``, ``target`` and ``loss_mask`` alone: the quick way for training.
 
@@ -177,9 +180,10 @@ def _map_shard(path: Path, shard: ShardRecord, schema: pa.Schema) -> list[pa.Rec
         raise ShardError(
             "its rows are not as many as the manifest says", place=path, remedy=_REMEDY
         )
-    for name in ("input", "target", "loss_mask"):
-        if sum(len(batch.column(name).values) for batch in batches) != shard.tokens:
+    for batch in batches:
+        offsets = batch.column("input").offsets
+        if any(not batch.column(name).offsets.equals(offsets) for name in ("target", "loss_mask")):
             raise ShardError(
-                f"its {name} is not as long as the manifest says", place=path, remedy=_REMEDY
+                "its input, target and loss_mask differ in length", place=path, remedy=_REMEDY
             )
     return batches

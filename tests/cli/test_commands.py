@@ -1,0 +1,165 @@
+"""The commands as a user meets them: help, bad input, exit codes, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from vnprep.cli import cli
+
+Run = Callable[..., Any]
+
+
+def _commands(group: click.Group, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*prefix, name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*prefix, name))
+
+
+@pytest.mark.parametrize("command", list(_commands(cli)), ids=" ".join)
+def test_every_command_explains_itself_with_an_example(
+    vnprep: Run, command: tuple[str, ...]
+) -> None:
+    result = vnprep(*command, "--help")
+    assert result.code == 0
+    assert re.search(r"Examples?:\n +vnprep " + " ".join(command), result.out)
+    undocumented = re.findall(r"^  --\S+(?: [A-Z.]+)?$", result.out, re.MULTILINE)
+    assert not [line for line in undocumented if "--help" not in line and "INTEGER" not in line]
+
+
+def test_a_misspelt_command_or_option_is_answered_with_the_right_one(vnprep: Run) -> None:
+    result = vnprep("verfy")
+    assert result.code == 2
+    assert "Did you mean 'verify'?" in result.err
+    result = vnprep("finetune-pairs", "a.tsv", "--tokeniser", "t.json", "--out", "x")
+    assert result.code == 2
+    assert "--tokenizer" in result.err
+
+
+BAD_PAIRS: list[tuple[str, bytes, str]] = [
+    ("empty.tsv", b"", "no rows left: 1 read (1 empty-file)"),
+    ("header_only.tsv", b"request\tresponse\n", "no rows left: 0 read"),
+    ("column.tsv", b"request\tanswer\na\tb\n", "no column response; the header has: request"),
+    ("commas.tsv", b"request,response\na,b\n", "parted by commas: pass --format csv"),
+    ("latin1.tsv", "request\tresponse\nMở đèn\tĐã mở\n".encode("cp1258", "ignore"), "convert it"),
+    ("utf16.tsv", "request\tresponse\na\tb\n".encode("utf-16"), "UTF-16"),
+    ("ragged.tsv", b"request\tresponse\na\tb\tc\n", "ragged.tsv:2: ragged-row (3 cells"),
+    ("nul.tsv", b"request\tresponse\na\0\tb\n", "nul.tsv:2: nul-character"),
+    ("fields.jsonl", b'{"q": "a", "a": "b"}\n', "no 'request'; fields here: q, a"),
+    ("book.xlsx", b"PK\x03\x04", "does not tell the format"),
+    ("book.csv", b"PK\x03\x04", "Excel workbook"),
+    ("cut.csv.gz", b"\x1f\x8b\x08\x00", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_PAIRS, ids=[c[0] for c in BAD_PAIRS])
+def test_bad_input_is_one_clear_error_and_nothing_is_left(
+    vnprep: Run, bpe_path: Path, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    out = tmp_path / "out"
+    result = vnprep("finetune-pairs", tmp_path / name, "--tokenizer", bpe_path, "--out", out)
+    assert result.code == 1
+    assert message in result.err
+    assert "remedy:" in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    assert not out.exists()
+
+
+def test_a_missing_input_and_a_missing_tokenizer(
+    vnprep: Run, bpe_path: Path, tmp_path: Path
+) -> None:
+    result = vnprep(
+        "pretrain-text", "nothing.txt", "--tokenizer", bpe_path, "--out", tmp_path / "o"
+    )
+    assert result.code == 1
+    assert "nothing.txt: no such file" in result.err
+    (tmp_path / "a.txt").write_text("a")
+    result = vnprep(
+        "pretrain-text", tmp_path / "a.txt", "--tokenizer", "no.json", "--out", tmp_path / "o"
+    )
+    assert result.code == 1
+    assert "vnprep tokenizer train" in result.err
+
+
+def test_rejects_are_counted_listed_and_survived(
+    vnprep: Run, bpe_path: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "pairs.tsv"
+    source.write_bytes(b"request\tresponse\nA\tB\n\xff\tC\nD\t\nE\tF\n")
+    out = tmp_path / "out"
+    result = vnprep("finetune-pairs", source, "--tokenizer", bpe_path, "--out", out, "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["ledger"] == {
+        "read": 4,
+        "kept": 2,
+        "dropped": {},
+        "rejected": {"empty-response": 1, "invalid-utf8": 1},
+        "noted": {},
+    }
+    listed = [
+        json.loads(line) for line in (out / "shard-00000.rejects.jsonl").read_text().splitlines()
+    ]
+    assert [(item["line"], item["reason"]) for item in listed] == [
+        (3, "invalid-utf8"),
+        (4, "empty-response"),
+    ]
+    assert re.search(r"rejected +2 ", result.err)
+
+
+def test_truncation_is_named_and_counted(vnprep: Run, bpe_path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "pairs.tsv"
+    source.write_text("request\tresponse\n" + "Bật " * 50 + "\tĐã\nA\tB\n", encoding="utf-8")
+    for policy, dropped, noted in (
+        ("drop", {"too-long": 1}, {}),
+        ("request-left", {}, {"cut:request-left": 1}),
+    ):
+        out = tmp_path / policy
+        result = vnprep(
+            *("finetune-pairs", source, "--tokenizer", bpe_path, "--out", out, "--json"),
+            *("--max-len", 20, "--truncation", policy),
+        )
+        summary = json.loads(result.out)
+        assert summary["ledger"]["dropped"] == dropped
+        assert summary["ledger"]["noted"] == noted
+        assert summary["longest_row"] <= 20
+        config = json.loads((out / "manifest.json").read_text())["config"]
+        assert (config["max_len"], config["truncation"]) == (20, policy)
+
+
+def test_tokenizer_train_takes_every_layout_and_does_not_overwrite(
+    vnprep: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "a.tsv").write_text("input\ttarget\n[BOS] một hai\tmột hai [EOS]\n")
+    (tmp_path / "b.csv").write_text("request,response\nba,bốn\n")
+    (tmp_path / "c.jsonl").write_text('{"text": "năm"}\n{"text": 6}\n')
+    (tmp_path / "d.txt").write_text("sáu\n")
+    out = tmp_path / "t.json"
+    result = vnprep("tokenizer", "train", tmp_path, "--vocab-size", 300, "--out", out, "--json")
+    assert result.code == 0, result.err
+    summary = json.loads(result.out)
+    assert summary["texts"] == 5
+    assert summary["characters"] == len("một hai" + "ba" + "bốn" + "năm" + "sáu\n")
+    assert summary["excluded"] == {"not-text": 1}
+    again = vnprep("tokenizer", "train", tmp_path / "d.txt", "--vocab-size", 300, "--out", out)
+    assert again.code == 1
+    assert "--overwrite" in again.err
+
+
+def test_inspect_of_a_row_that_is_not_there(vnprep: Run, make_data: Any, tmp_path: Path) -> None:
+    folder = make_data(tmp_path / "d", [[[5], [6]]])
+    result = vnprep("inspect", folder, "--row", 9)
+    assert result.code == 1
+    assert "rows are numbered 0 to 0" in result.err
+    assert vnprep("inspect", folder, "--tsv", "--json").code == 2
+    assert vnprep("inspect", tmp_path / "nowhere").code == 2
+    (tmp_path / "empty").mkdir()
+    assert "no finished data set" in vnprep("inspect", tmp_path / "empty").err

@@ -1,0 +1,256 @@
+"""Every format: what is read, what is rejected and with which place and reason."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vnprep.config import ReadOptions
+from vnprep.errors import InputError
+from vnprep.shards.ledger import Excluded
+from vnprep.sources.plan import Piece, find_inputs
+from vnprep.sources.reading import read_records
+from vnprep.sources.records import Record
+
+TEXT = ReadOptions("text")
+PAIRS = ReadOptions("pairs")
+SEED = ReadOptions("seed-tsv", format="tsv")
+
+
+def _read(path: Path, options: ReadOptions) -> list[Record | Excluded]:
+    (item,) = find_inputs([str(path)], options.format)
+    return list(read_records(Piece(item, 0, None, 1), options))
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def _kept(items: list[Record | Excluded]) -> list[tuple[str, ...]]:
+    return [item.segments for item in items if isinstance(item, Record)]
+
+
+def _reasons(items: list[Record | Excluded]) -> list[tuple[int, int | None, str]]:
+    return [
+        (item.origin.line, item.origin.byte_offset, item.reason)
+        for item in items
+        if isinstance(item, Excluded)
+    ]
+
+
+def test_text_splits(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.txt", "\ufeffmột\r\nhai\r\n\r\nba\n\n\n")
+    assert _kept(_read(path, TEXT)) == [("một\nhai\n\nba\n\n\n",)]
+    by_line = _read(path, ReadOptions("text", text_split="line"))
+    assert _kept(by_line) == [("một",), ("hai",), ("ba",)]
+    assert [reason for *_, reason in _reasons(by_line)] == ["blank-line"] * 3
+    by_paragraph = _read(path, ReadOptions("text", text_split="paragraph"))
+    assert _kept(by_paragraph) == [("một\nhai",), ("ba",)]
+    assert [item.origin.line for item in by_paragraph] == [1, 4]
+
+
+def test_jsonl_rejects_bad_lines_and_goes_on(tmp_path: Path) -> None:
+    good = json.dumps({"text": "được\u2028rồi\x85"}, ensure_ascii=False)
+    lines = [
+        good,
+        "{broken",
+        '{"text": "a", "text": "b"}',
+        '{"text": NaN}',
+        '["no object"]',
+        '{"other": "x"}',
+        '{"text": 5}',
+        '{"text": "\\ud83d"}',
+        '{"text": "a\\u0000b"}',
+        '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        good,
+    ]
+    path = _write(tmp_path / "a.jsonl", "\n".join(lines))
+    items = _read(path, TEXT)
+    assert _kept(items) == [("được\u2028rồi\x85",)] * 2
+    assert [(line, reason) for line, _, reason in _reasons(items)] == [
+        (2, "bad-json"),
+        (3, "bad-json"),
+        (4, "bad-json"),
+        (5, "bad-json"),
+        (6, "missing-field"),
+        (7, "not-text"),
+        (8, "lone-surrogate"),
+        (9, "nul-character"),
+        (10, "bad-json"),
+    ]
+    raw = path.read_bytes()
+    for item in items:
+        offset = item.origin.byte_offset
+        assert offset is not None
+        assert raw[offset:].startswith(lines[item.origin.line - 1].encode())
+
+
+def test_a_line_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", b"request\tresponse\nA\tB\n\xd0\xcf\tC\nD\tE\n")
+    items = _read(path, PAIRS)
+    assert _kept(items) == [("A", "B"), ("D", "E")]
+    assert _reasons(items) == [(3, 21, "invalid-utf8")]
+
+
+def test_a_line_over_the_limit_is_rejected_without_being_held(tmp_path: Path) -> None:
+    options = ReadOptions("text", text_split="line", max_record_bytes=10)
+    path = _write(tmp_path / "a.txt", "ngắn\n" + "x" * 5_000_000 + "\nsau\n")
+    items = _read(path, options)
+    assert _kept(items) == [("ngắn",), ("sau",)]
+    assert _reasons(items) == [(2, 7, "too-large")]
+
+
+def test_csv_quotes_line_breaks_and_bad_rows(tmp_path: Path) -> None:
+    text = (
+        'request,response,note\n"Bật, rồi tắt","Đã ""bật""\nrồi tắt",x\n'
+        'A,B\nC,"D" E,x\nF,G,x\nH,"never closed,x\nI,K,x\n'
+    )
+    path = _write(tmp_path / "a.csv", text)
+    items = _read(path, PAIRS)
+    assert _kept(items) == [("Bật, rồi tắt", 'Đã "bật"\nrồi tắt'), ("F", "G"), ("I", "K")]
+    assert [(line, reason) for line, _, reason in _reasons(items)] == [
+        (4, "ragged-row"),
+        (5, "bad-quoting"),
+        (7, "bad-quoting"),
+    ]
+
+
+def test_tsv_quotes_are_text_unless_asked(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", 'request\tresponse\n"A"\t"B ""c"""\n')
+    (plain,) = _read(path, PAIRS)
+    assert isinstance(plain, Record)
+    assert plain.segments == ('"A"', '"B ""c"""')
+    assert plain.notes == ("quoted-cell",)
+    assert _kept(_read(path, ReadOptions("pairs", quoted_tsv=True))) == [("A", 'B "c"')]
+
+
+def test_seed_tsv_rows(tmp_path: Path) -> None:
+    text = (
+        "input\ttarget\n[BOS] a b\ta b [EOS]\n[BOS] a b\t\t\ta b [EOS]\n[BOS] a b\ta c [EOS]\n"
+        "a b\ta b [EOS]\n[BOS] a\n\n[BOS] a\ta [EOS]\tb\n"
+    )
+    items = _read(_write(tmp_path / "a.tsv", text), SEED)
+    assert _kept(items) == [("a b",), ("a b",)]
+    assert [item.notes for item in items if isinstance(item, Record)] == [(), ("extra-tabs",)]
+    assert [(line, reason) for line, _, reason in _reasons(items)] == [
+        (4, "not-shifted"),
+        (5, "missing-marker"),
+        (6, "ragged-row"),
+        (7, "blank-line"),
+        (8, "ragged-row"),
+    ]
+
+
+def test_blocks(tmp_path: Path) -> None:
+    text = (
+        "lạc\nRequest: một\nhai\nResponse: ba\nbốn\n\nRequest: năm\n"
+        "Request: sáu\nResponse: bảy\nResponse: tám\n"
+    )
+    items = _read(_write(tmp_path / "a.txt", text), PAIRS)
+    assert _kept(items) == [("một\nhai", "ba\nbốn"), ("sáu", "bảy")]
+    assert [(line, reason) for line, _, reason in _reasons(items)] == [
+        (1, "outside-block"),
+        (7, "incomplete-block"),
+        (10, "outside-block"),
+    ]
+
+
+def test_messages(tmp_path: Path) -> None:
+    def chat(*turns: tuple[str, str]) -> str:
+        return json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]})
+
+    lines = [
+        chat(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")),
+        chat(("system", "S"), ("user", "a"), ("assistant", "b")),
+        chat(("user", "a")),
+        chat(("assistant", "a"), ("user", "b")),
+        chat(("user", "a"), ("assistant", "  ")),
+    ]
+    items = _read(_write(tmp_path / "a.jsonl", "\n".join(lines)), PAIRS)
+    assert _kept(items) == [("a", "b", "c", "d"), ("S\na", "b")]
+    assert [(line, reason) for line, _, reason in _reasons(items)] == [
+        (3, "bad-messages"),
+        (4, "bad-messages"),
+        (5, "empty-response"),
+    ]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"request": ["a", None], "response": ["b", "c"], "n": [1, 2]}), path)
+    items = _read(path, PAIRS)
+    assert _kept(items) == [("a", "b")]
+    assert _reasons(items) == [(2, None, "missing-field")]
+    messages = [[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]]
+    pq.write_table(pa.table({"messages": messages}), path)
+    assert _kept(_read(path, PAIRS)) == [("x", "y")]
+    with pytest.raises(InputError, match="no column text; the header has: messages"):
+        _read(path, TEXT)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        _read(path, PAIRS)
+
+
+def _zstd(raw: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(raw)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", _zstd)],
+)
+def test_compressed_inputs_and_damage_to_them(
+    tmp_path: Path, ending: str, compress: Callable[[bytes], bytes]
+) -> None:
+    lines = [json.dumps({"text": f"câu số {number * 7919 % 1000}"}) for number in range(3000)]
+    raw = "\n".join(lines).encode()
+    path = _write(tmp_path / f"a.jsonl{ending}", compress(raw))
+    items = _read(path, TEXT)
+    assert len(_kept(items)) == 3000
+    assert items[-1].origin.byte_offset == len(raw) - len(lines[-1])
+    _write(path, compress(raw)[:-200])
+    with pytest.raises(InputError, match="cannot be read"):
+        _read(path, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("một".encode("utf-16"), "UTF-16"),
+        (b"PK\x03\x04rest", "Excel workbook"),
+        (b"\x1f\x8brest", "gzip data"),
+        (b"PAR1rest", "Parquet"),
+    ],
+)
+def test_files_that_are_something_else(tmp_path: Path, content: bytes, message: str) -> None:
+    path = _write(tmp_path / "a.csv", content)
+    with pytest.raises(InputError, match=message) as caught:
+        _read(path, PAIRS)
+    assert caught.value.remedy
+
+
+def test_headers(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no column request; the header has: hỏi, response"):
+        _read(_write(tmp_path / "a.csv", "hỏi,response\na,b\n"), PAIRS)
+    with pytest.raises(InputError) as caught:
+        _read(_write(tmp_path / "a.tsv", "request,response\na,b\n"), PAIRS)
+    assert "--format csv" in caught.value.remedy
+    with pytest.raises(InputError, match="twice"):
+        _read(_write(tmp_path / "b.tsv", "request\tresponse\trequest\n"), PAIRS)
+    with pytest.raises(InputError, match="header line cannot be read"):
+        _read(_write(tmp_path / "c.tsv", b"y\xeau\tresponse\na\tb\n"), PAIRS)
+    assert _reasons(_read(_write(tmp_path / "d.tsv", ""), PAIRS)) == [(1, 0, "empty-file")]
+    named = ReadOptions("pairs", request_field="hỏi", response_field="đáp")
+    assert _kept(_read(_write(tmp_path / "e.csv", "hỏi,đáp\na,b\n"), named)) == [("a", "b")]
