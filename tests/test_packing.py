@@ -35,6 +35,8 @@ def test_the_fullest_bin_with_room_is_taken() -> None:
 
 def test_equal_lengths_go_by_number_and_equal_bins_by_age() -> None:
     assert contents([3, 3, 3, 3, 1, 1, 1], 4) == [[0, 4], [1, 5], [2, 6], [3]]
+    # The first bin has had 2 left since the 8, the second only since the 3.
+    assert contents([8, 5, 3, 2], 10) == [[0, 3], [1, 2]]
 
 
 def test_several_items_of_one_length_share_a_bin() -> None:

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from vnprep.claim import WORK_FOLDER, claim, clear, identity
 from vnprep.config import PrepareConfig
-from vnprep.durable import folder_lock, fsync_folder, readable_json, sha256_file, write_text
+from vnprep.durable import (
+    TEMPORARY_SUFFIX,
+    folder_lock,
+    fsync_folder,
+    readable_json,
+    sha256_file,
+    write_text,
+)
 from vnprep.engines.local import Job, run_units
 from vnprep.errors import InputError, NoRowsError, VnprepError
 from vnprep.pipeline import rejects_name
@@ -145,6 +152,8 @@ def _run(
     workers: int,
     report: Report | None,
 ) -> Prepared:
+    for leftover in out.glob(f"*{TEMPORARY_SUFFIX}"):
+        leftover.unlink()  # of a run that was killed while it wrote
     write_text(out / TOKENIZER_NAME, tokenizer.text)
     records = {unit.number: record for unit in plan.units if (record := _committed(out, unit))}
     totals = _Totals("encode", sum(unit.bytes for unit in plan.units), report)

@@ -39,6 +39,7 @@ def plain_best_fit_decreasing(lengths: list[int], capacity: int) -> list[list[in
     return bins
 
 
+@settings(max_examples=300)
 @given(item_lengths)
 def test_bins_are_those_of_the_plain_definition(case: tuple[list[int], int]) -> None:
     lengths, capacity = case

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -55,13 +56,21 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except VnprepError as error:
-        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
-        sys.exit(1)
+        _fail(str(error))
     except BrokenPipeError:
         # The reader of our output (head, less) went away: not an error, and nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "check space and permissions, then run the same command again: it goes on"
+        _fail(f"{place}{error.strerror or error}\n  remedy: {remedy}")
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; run the same command again to finish", err=True)
         sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(message, err=True)
+    sys.exit(1)

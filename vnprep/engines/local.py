@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from vnprep.config import PrepareConfig
+from vnprep.errors import VnprepError
 from vnprep.pipeline import make_shard
 from vnprep.shards.manifest import ShardRecord
 from vnprep.sources.plan import Unit
 from vnprep.tokenizer.load import LoadedTokenizer, parse_tokenizer
 from vnprep.tokenizer.special import SpecialIds
+
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,22 +56,42 @@ def run_units(job: Job, units: Sequence[Unit], workers: int) -> Iterator[tuple[U
             yield unit, make_shard(unit, job.config, tokenizer, job.folder)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(units)), context, _start_worker, (job,))
+    stop = context.Event()
+    pool = ProcessPoolExecutor(min(workers, len(units)), context, _start_worker, (job, stop))
     try:
         pending: dict[Future[ShardRecord], Unit] = {pool.submit(_run, unit): unit for unit in units}
         while pending:
-            done, _ = wait(pending, return_when=FIRST_EXCEPTION, timeout=0.2)
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield pending.pop(future), future.result()
+    except BrokenProcessPool:
+        raise VnprepError(
+            "a worker process died, most likely for want of memory",
+            remedy="run the same command again with fewer --workers; what is done is kept",
+        ) from None
     finally:
+        # Shards appear whole or not at all, so a worker can be stopped in the middle of one.
+        stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(job: Job) -> None:
+def _start_worker(job: Job, stop: Event) -> None:
     global _worker
+    # Ctrl-C reaches the whole group of processes; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_when_told, args=(stop,), daemon=True).start()
     # Processes are the parallelism: threads below them would fight for the same cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _worker = job, parse_tokenizer(job.tokenizer_text, special=job.special)
+
+
+def _exit_when_told(stop: Event) -> None:
+    """End this process when the parent says so or is no longer there."""
+    parent = multiprocessing.parent_process()
+    while not stop.wait(_LOOK_SECONDS):
+        if parent is not None and not parent.is_alive():
+            break
+    os._exit(1)
 
 
 def _run(unit: Unit) -> ShardRecord:
