@@ -43,9 +43,9 @@ def test_a_row_shows_every_position_and_what_carries_loss(
     assert "6 positions, loss on 3" in text
     table = [line.split() for line in text.splitlines() if line[:3].strip().isdigit()]
     assert table == [
-        ["0", "[BOS]", "[PAD]", "·"],
-        ["1", "w5", "[PAD]", "·"],
-        ["2", "w6", "[PAD]", "·"],
+        ["0", "[BOS]", "[PAD]", "-"],
+        ["1", "w5", "[PAD]", "-"],
+        ["2", "w6", "[PAD]", "-"],
         ["3", "[SEP]", "w7", "●"],
         ["4", "w7", "w8", "●"],
         ["5", "w8", "[EOS]", "●"],

@@ -12,7 +12,7 @@ from rich.text import Text
 from vnprep.audit.pieces import Pieces
 from vnprep.shards.read import Row
 
-_LOSS, _NO_LOSS = "●", "·"
+_LOSS, _NO_LOSS = "●", "-"
 _SPECIAL_STYLE, _LOSS_STYLE, _NO_LOSS_STYLE = "magenta", "green", "dim"
 
 # A text cell of a TSV cannot hold these.
@@ -45,7 +45,7 @@ def row_json(number: int, row: Row, pieces: Pieces) -> dict[str, Any]:
 def row_view(number: int, row: Row, pieces: Pieces) -> RenderableType:
     """Return a row for a terminal: where it came from, its text, and every position.
 
-    What carries loss is green and marked ``●``, so that it can be told without colour too.
+    What carries loss is green and marked ``●``, the rest ``-``, so that it can be told without colour too.
     """
     supervised = int(np.count_nonzero(row.loss_mask))
     head = Text.assemble(

@@ -1,0 +1,42 @@
+"""Fine-tune a pretrained model on request/response shards; a thin script over ``loop``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from options import TrainOptions, training_options
+from program import main, run
+
+EXAMPLES = """\b
+Examples:
+  deepspeed train/finetune.py --data data/pairs --init runs/pre \\
+      --deepspeed_config ds_configs/zero1.json --out runs/ft --epochs 3
+\b
+  # on CPUs, two ranks, watching the loss on held-out pairs
+  deepspeed --num_accelerators 2 train/finetune.py --data data/pairs --init runs/pre \\
+      --valid data/held_out --deepspeed_config ds_configs/cpu.json --out runs/ft --epochs 3
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the run, or of the model, to start from.",
+)
+@training_options("finetune")
+def finetune(**values: Any) -> int:
+    """Fine-tune a model: loss on the responses and their [EOS] alone.
+
+    The run's folder gets checkpoints, metrics.jsonl, loss.png and, at the end, model/. The same
+    command run again continues where it stopped.
+    """
+    return run(TrainOptions.collect("finetune", values))
+
+
+if __name__ == "__main__":
+    main(finetune)

@@ -1,0 +1,161 @@
+"""The shape of a model, and its translation to and from a Hugging Face ``config.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vnprep.errors import TrainingError
+
+_ARCHITECTURE = "LlamaForCausalLM"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A Llama-family decoder.
+
+    Attributes:
+        vocab_size: rows of the embedding; may exceed the tokenizer's vocabulary (see
+            ``presets.padded_vocab_size``).
+        hidden_size: width of the residual stream.
+        intermediate_size: width inside the SwiGLU block.
+        num_hidden_layers: decoder layers.
+        num_attention_heads: query heads; they divide ``hidden_size``.
+        num_key_value_heads: key/value heads; they divide the query heads (GQA).
+        max_position_embeddings: longest sequence, in tokens.
+        rms_norm_eps: added to the mean square in RMSNorm.
+        rope_theta: base of the rotary frequencies.
+        tie_word_embeddings: whether the output head shares the embedding's weight.
+        initializer_range: standard deviation of fresh weights.
+        pad_token_id, bos_token_id, eos_token_id: ids of the special tokens.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    tie_word_embeddings: bool = True
+    initializer_range: float = 0.02
+    pad_token_id: int = 0
+    bos_token_id: int = 1
+    eos_token_id: int = 2
+
+    def __post_init__(self) -> None:
+        for name in _SIZES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise _refused(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise _refused(
+                f"hidden_size {self.hidden_size} cannot be divided over "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise _refused(
+                f"num_attention_heads {self.num_attention_heads} cannot be divided over "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+        if self.head_dim % 2:
+            raise _refused(f"a head of {self.head_dim} dimensions is odd; RoPE turns pairs")
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def to_hf(self) -> dict[str, Any]:
+        """Return the content of a ``config.json`` that transformers loads as it is."""
+        return {
+            "architectures": [_ARCHITECTURE],
+            "model_type": "llama",
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "mlp_bias": False,
+            # The older form, which transformers 4 and 5 and other programs all read.
+            "rope_theta": self.rope_theta,
+            "use_cache": True,
+            **{name: getattr(self, name) for name in (*_SIZES, *_OTHERS)},
+        }
+
+    @classmethod
+    def from_hf(cls, content: Mapping[str, Any]) -> ModelConfig:
+        """Read a Llama's ``config.json``.
+
+        Raises:
+            TrainingError: another architecture, or a variant that this model does not have.
+        """
+        if content.get("model_type") != "llama":
+            raise _refused(f"model_type is {content.get('model_type')!r}, not 'llama'")
+        missing = [name for name in _SIZES if name not in content and name not in _DERIVED]
+        if missing:
+            raise _refused(f"config.json lacks {', '.join(missing)}")
+        heads = content["num_attention_heads"]
+        values = {name: content[name] for name in (*_SIZES, *_OTHERS) if name in content}
+        values["num_key_value_heads"] = content.get("num_key_value_heads") or heads
+        values["rope_theta"] = _rope_theta(content)
+        # Some models list several ends; the first is the one that ends a document.
+        eos = content.get("eos_token_id", 2)
+        values["eos_token_id"] = eos[0] if isinstance(eos, list) else eos
+        if values.get("pad_token_id") is None:
+            values["pad_token_id"] = 0
+        # transformers' own defaults, for the keys that a config.json may leave out.
+        values.setdefault("tie_word_embeddings", False)
+        values.setdefault("rms_norm_eps", 1e-6)
+        config = cls(**values)
+        _refuse_variants(content, config)
+        return config
+
+
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+_DERIVED = ("num_key_value_heads",)
+_OTHERS = (
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "initializer_range",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
+
+
+def _refused(cause: str) -> TrainingError:
+    return TrainingError(
+        cause, place="model configuration", remedy="correct it, or take a preset: --model tiny"
+    )
+
+
+def _rope_theta(content: Mapping[str, Any]) -> float:
+    rope = content.get("rope_parameters") or {}
+    scaling = content.get("rope_scaling") or {}
+    kinds = {str(d.get("rope_type", d.get("type", "default"))) for d in (rope, scaling)}
+    if kinds != {"default"}:
+        raise _refused(f"RoPE scaling ({', '.join(sorted(kinds - {'default'}))}) is not supported")
+    return float(rope.get("rope_theta", content.get("rope_theta", 10_000.0)))
+
+
+def _refuse_variants(content: Mapping[str, Any], config: ModelConfig) -> None:
+    expected: dict[str, Any] = {
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "head_dim": config.head_dim,
+    }
+    for name, value in expected.items():
+        if (given := content.get(name)) is not None and given != value:
+            raise _refused(f"{name} is {given!r}; this model has {value!r}")

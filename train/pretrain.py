@@ -1,0 +1,42 @@
+"""Pretrain a language model on shards that vnprep wrote; a thin script over ``loop``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from options import TrainOptions, training_options
+from program import main, run
+
+EXAMPLES = """\b
+Examples:
+  deepspeed train/pretrain.py --data data/law --model tiny \\
+      --deepspeed_config ds_configs/zero1.json --out runs/pre --steps 300
+\b
+  # on CPUs, two ranks
+  deepspeed --num_accelerators 2 train/pretrain.py --data data/law --model tiny \\
+      --deepspeed_config ds_configs/cpu.json --out runs/pre --steps 300
+\b
+  # one process, no launcher
+  python train/pretrain.py --data data/law --model tiny \\
+      --deepspeed_config ds_configs/cpu.json --out runs/pre --epochs 1
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--model", required=True, help="Preset (tiny, small, 110m, …) or a model's config.json."
+)
+@training_options("pretrain")
+def pretrain(**values: Any) -> int:
+    """Pretrain a model from nothing.
+
+    The run's folder gets checkpoints, metrics.jsonl, loss.png and, at the end, model/. The same
+    command run again continues where it stopped.
+    """
+    return run(TrainOptions.collect("pretrain", values))
+
+
+if __name__ == "__main__":
+    main(pretrain)
