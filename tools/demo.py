@@ -43,11 +43,11 @@ def train() -> None:
     run(
         *(*LAUNCH, "train/pretrain.py", "--data", OUT / "data/pretrain", "--model", "tiny"),
         *("--valid", OUT / "data/pretrain_valid", "--eval-every", "50"),
-        *(*config, "--out", OUT / "runs/pre", "--steps", "150"),
+        *(*config, "--out", OUT / "runs/pre", "--steps", "100"),
     )
     run(
         *(*LAUNCH, "train/finetune.py", "--data", OUT / "data/pairs", "--init", OUT / "runs/pre"),
-        *(*config, "--out", OUT / "runs/ft", "--epochs", "8", "--lr", "1e-3"),
+        *(*config, "--out", OUT / "runs/ft", "--epochs", "5", "--lr", "2e-3"),
     )
 
 

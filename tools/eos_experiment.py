@@ -24,11 +24,11 @@ def one_way(name: str, flag: str) -> dict[str, float]:
     run("vnprep", "finetune-pairs", "data/smarthome_train.tsv", *common, folder / "pairs")
     run(
         *(*LAUNCH, "train/pretrain.py", "--data", folder / "pretrain", "--model", "tiny"),
-        *(*CONFIG, "--out", folder / "pre", "--steps", "150"),
+        *(*CONFIG, "--out", folder / "pre", "--steps", "100"),
     )
     run(
         *(*LAUNCH, "train/finetune.py", "--data", folder / "pairs", "--init", folder / "pre"),
-        *(*CONFIG, "--out", folder / "ft", "--epochs", "8", "--lr", "1e-3"),
+        *(*CONFIG, "--out", folder / "ft", "--epochs", "5", "--lr", "2e-3"),
     )
     heldout = ("--pairs", "data/smarthome_heldout.tsv", "--json")
     score: dict[str, float] = json.loads(
@@ -46,7 +46,7 @@ def experiment() -> int:
     scores = {flag: one_way(flag.strip("-"), flag) for flag in ("--eos-loss", "--no-eos-loss")}
     print(f"\n{'':16}{'[EOS] reached':>15}{'exact match':>13}")
     for flag, score in scores.items():
-        print(f"{flag:16}{score['stop_rate']:>13.1f} %{score['exact_match']:>11.1f} %")
+        print(f"{flag:16}{score['stopped_percent']:>13.1f} %{score['exact_percent']:>11.1f} %")
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from vnprep.errors import VnprepError
+from vnprep.errors import OutputError, TrainingError, VnprepError
 
 T = TypeVar("T")
 
@@ -94,6 +94,12 @@ class World:
             result = action()
         except VnprepError as problem:
             error = problem
+        except OSError as problem:
+            error = OutputError(
+                problem.strerror or str(problem),
+                place=problem.filename,
+                remedy="check space and permissions, then run the same command again: it goes on",
+            )
         errors = [each for each in self.gather(error) if each is not None]
         if errors:
             raise EveryRankError(errors[0]) from None
@@ -101,7 +107,23 @@ class World:
 
 
 def join() -> World:
-    """Join the ranks that the environment names (``environment.prepare`` or the launcher)."""
+    """Join the ranks that the environment names (``environment.prepare`` or the launcher).
+
+    Raises:
+        TrainingError: the port on which the ranks meet is taken.
+    """
+    try:
+        return _join()
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise TrainingError(
+            f"port {os.environ['MASTER_PORT']}, on which the ranks meet, is in use by another run",
+            remedy="give this run a port of its own: deepspeed --master_port 29501 train/…",
+        ) from None
+
+
+def _join() -> World:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)

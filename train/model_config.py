@@ -97,15 +97,13 @@ class ModelConfig:
         missing = [name for name in _SIZES if name not in content and name not in _DERIVED]
         if missing:
             raise _refused(f"config.json lacks {', '.join(missing)}")
-        heads = content["num_attention_heads"]
-        values = {name: content[name] for name in (*_SIZES, *_OTHERS) if name in content}
-        values["num_key_value_heads"] = content.get("num_key_value_heads") or heads
+        names = (*_SIZES, *_OTHERS)
+        values = {name: content[name] for name in names if content.get(name) is not None}
+        values.setdefault("num_key_value_heads", content["num_attention_heads"])
         values["rope_theta"] = _rope_theta(content)
         # Some models list several ends; the first is the one that ends a document.
-        eos = content.get("eos_token_id", 2)
-        values["eos_token_id"] = eos[0] if isinstance(eos, list) else eos
-        if values.get("pad_token_id") is None:
-            values["pad_token_id"] = 0
+        if isinstance(ends := values.get("eos_token_id"), list):
+            values["eos_token_id"] = ends[0]
         # transformers' own defaults, for the keys that a config.json may leave out.
         values.setdefault("tie_word_embeddings", False)
         values.setdefault("rms_norm_eps", 1e-6)

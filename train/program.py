@@ -41,7 +41,11 @@ def run(options: TrainOptions) -> int:
     from distributed import EveryRankError, join, leave
     from training import train
 
-    world = join()
+    try:
+        world = join()
+    except VnprepError as error:
+        _print(str(error))
+        return 1
     together = True
     try:
         return train(options, world)

@@ -9,6 +9,7 @@ stdout its answer:
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
@@ -20,9 +21,13 @@ from typing import Any
 ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
+#: DeepSpeed asks for the Muon optimizer whatever the optimizer is, torch's ask for its compiler.
+IMPORTS = ("deepspeed.runtime.zero.muon.original_muon", "torch._dynamo", "matplotlib.figure")
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import torch._dynamo  # noqa: F401  (and so does each of torch's optimizers)
+    for name in IMPORTS:
+        importlib.import_module(name)
 
 
 def become_rank(argv: list[str], env: dict[str, str], stderr: str) -> None:

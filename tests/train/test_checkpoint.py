@@ -217,3 +217,8 @@ def test_an_error_of_one_rank_is_raised_by_all(world: World) -> None:
     with pytest.raises(EveryRankError, match="no room"):
         world.agree(fail)
     assert world.agree(lambda: 5) == 5
+
+
+def test_an_error_of_the_file_system_is_told_too(world: World, tmp_path: Path) -> None:
+    with pytest.raises(EveryRankError, match=r"missing: No such file or directory\n  remedy"):
+        world.agree(lambda: (tmp_path / "missing").read_bytes())

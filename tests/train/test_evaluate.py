@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 import evaluate
-from scoring import Pair
+from sampling import Answer
+from scoring import Pair, Result
 from vnprep.tokenizer.load import LoadedTokenizer
 
 Pairs = list[tuple[str, str, str]]
@@ -106,6 +107,15 @@ def test_a_bad_file_is_refused(taught: Any, tmp_path: Path, content: str, words:
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "stopped", "exact"),
+    [("Chưa", True, True), ("Chưa", False, False), ("chưa", True, False), ("Chưa ", True, False)],
+)
+def test_exact_is_every_character_and_the_end(text: str, stopped: bool, exact: bool) -> None:
+    pair = Pair("Đèn bếp bật chưa?", " Chưa\n", None)
+    assert Result(pair, Answer(text, (), stopped)).exact is exact
 
 
 def test_answers_may_be_longer_than_expected_but_not_by_much(

@@ -133,6 +133,19 @@ def test_what_this_model_is_not_is_refused(
         ModelConfig.from_hf(make_config().to_hf() | change)
 
 
+def test_what_a_config_file_may_leave_out_has_transformers_defaults(
+    make_config: MakeConfig,
+) -> None:
+    content = make_config(num_key_value_heads=4).to_hf() | {"eos_token_id": [7, 9]}
+    optional = ("num_key_value_heads", "rms_norm_eps", "tie_word_embeddings", "rope_theta")
+    for name in optional:
+        del content[name]
+    theirs = transformers.LlamaConfig(**content)
+    expected = ModelConfig.from_hf(theirs.to_dict())
+    assert ModelConfig.from_hf(content | {"pad_token_id": None}) == expected
+    assert expected.eos_token_id == 7
+
+
 def test_a_missing_size_is_named(make_config: MakeConfig) -> None:
     content = make_config().to_hf()
     del content["intermediate_size"]
@@ -142,7 +155,7 @@ def test_a_missing_size_is_named(make_config: MakeConfig) -> None:
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("tiny", 4.65), ("small", 15.6), ("110m", 110), ("350m", 335), ("1b", 1039)],
+    [("tiny", 2.84), ("small", 15.6), ("110m", 110), ("350m", 335), ("1b", 1039)],
 )
 def test_presets_have_the_size_they_state(name: str, millions: float) -> None:
     vocab_size = 16_000 if name in ("tiny", "small") else 32_000

@@ -70,6 +70,8 @@ def test_the_weights_file_is_what_the_library_would_read(tmp_path: Path) -> None
     }
     write_tensors(tmp_path / "ours", tensors)
     torch.testing.assert_close(load_file(tmp_path / "ours"), tensors, rtol=0, atol=0)
+    header = int.from_bytes((tmp_path / "ours").read_bytes()[:8], "little")
+    assert header % 8 == 0, "tensors are aligned for those who map the file"
 
 
 @pytest.fixture
@@ -95,6 +97,16 @@ def test_a_changed_file_is_named(run: Path, name: str) -> None:
 
 def test_an_unfinished_model_is_no_model(run: Path) -> None:
     (run / "model" / CARD_NAME).unlink()
+    with pytest.raises(TrainingError, match="no trained model here"):
+        load_model(run)
+
+
+def test_a_save_that_fails_leaves_no_model_for_whole(
+    run: Path, taught: Any, save: Save, tokenizer_path: Path
+) -> None:
+    broken = LlamaForCausalLM(taught.model.config).double()  # not a precision that is stored
+    with pytest.raises(KeyError):
+        save(run, broken, tokenizer_path)
     with pytest.raises(TrainingError, match="no trained model here"):
         load_model(run)
 
