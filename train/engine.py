@@ -184,12 +184,22 @@ def build_engine(model: nn.Module, settings: AdamWSettings, config: Config, worl
     """
     import deepspeed
 
+    _leave_out_shared_memory_op(deepspeed)
     cuda = world.device.type == "cuda"
     if clips_itself(config):
         config = config | {"gradient_clipping": 0.0}
     optimizer = _optimizer(model, settings, config, cuda)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
+
+
+def _leave_out_shared_memory_op(deepspeed: Any) -> None:
+    """Keep DeepSpeed from building its shared-memory all-reduce on CPU ranks.
+
+    Tensor-parallel inference alone uses it. It takes a C++ compiler and half a minute at first,
+    and each rank of each run leaves 69 MB in /dev/shm behind for good.
+    """
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def clips_itself(config: Config) -> bool:

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from metrics import read_metrics
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "ds_configs"
 #: Optimizer steps of a small run.
@@ -63,6 +65,8 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
+        #: Where the ranks of the newest run met.
+        self.last_port = ""
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("rank_server.py"))],
             env=clean_environment(),
@@ -81,7 +85,7 @@ class Server:
 
     def start(self, ranks: int, script: str, *arguments: object) -> Ranks:
         """Start the ranks of one run."""
-        port = str(free_port())
+        self.last_port = port = str(free_port())
         groups: list[dict[str, str]] = []
         for rank in range(ranks):
             numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_SIZE": ranks}
@@ -183,6 +187,18 @@ class Workshop:
             options["--" + name.replace("_", "-")] = value
         return [part for pair in options.items() for part in pair]
 
+    @staticmethod
+    def losses(out: Path) -> list[float]:
+        """The loss of every step, in order."""
+        rows = [row for row in read_metrics(out / "metrics.jsonl") if "loss" in row]
+        assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+        return [row["loss"] for row in rows]
+
+    @staticmethod
+    def checkpoints(out: Path) -> list[str]:
+        """Name the checkpoints of a run, oldest first."""
+        return sorted(path.name for path in (out / "checkpoints").glob("step-*"))
+
 
 def document(rng: random.Random, length: int) -> list[int]:
     """Counting in threes from somewhere: easy to learn, long enough to be cut into windows."""
@@ -190,7 +206,7 @@ def document(rng: random.Random, length: int) -> list[int]:
     return [4 + (first + 3 * place) % 90 for place in range(length)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory, make_data: Make) -> Workshop:
     folder = tmp_path_factory.mktemp("training")
     rng = random.Random(0)
@@ -219,8 +235,20 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, make_data: Make) -> Works
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def staged(server: Server, workshop: Workshop) -> dict[int, Path]:
+    """The same run under ZeRO 0, 1, 2 and 3, on two ranks."""
+    outs = {}
+    for stage in (0, 1, 2, 3):
+        out = workshop.folder / f"zero{stage}"
+        result = server.run(2, "pretrain.py", *workshop.pretraining(out, workshop.config(stage)))
+        assert result.code == 0, result.text
+        outs[stage] = out
+    return outs
