@@ -89,7 +89,7 @@ def _questions(state: Combination, states: Sequence[Combination]) -> Iterator[Pa
         yield _question(questions.about_one(state))
     for turn in range(1 if state.held_out else 2) if switch else ():
         yield _question(questions.yes_or_no(state, turn))
-    for turn in range((5 if switch else 2) if train else 1):
+    for turn in range((7 if switch else 4) if train else 1):
         second = questions.partner(state, states, turn)
         if second is not None and (switch or train or _coin("two", state)):
             yield _question(questions.about_two(state, second))

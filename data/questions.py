@@ -14,7 +14,7 @@ Question = tuple[str, str, tuple[Combination, ...]]
 
 _JOINTS = ("{}. {}.", "{}, còn {}.")
 _CHECKS = ("{} phải không?", "{} đúng không?", "có phải {} không?")
-_OTHERS = ("same device", "same device", "same room", "any")
+_OTHERS = ("same device", "same room", "any", "any")
 
 
 def states(combinations: Sequence[Combination]) -> list[Combination]:

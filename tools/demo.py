@@ -17,7 +17,8 @@ MIN_EXACT, MIN_STOP = 95, 99
 SEED_REQUEST = "Bật quạt phòng ngủ lên mức 2"
 ASK = (
     SEED_REQUEST,
-    "Làm ngược lại: bật quạt phòng ngủ lên mức 2",
+    "Hãy làm ngược lại: bật quạt phòng học",
+    "Quạt phòng khách đang tắt. Quạt phòng khách đang bật đúng không?",
 )
 
 
@@ -47,7 +48,7 @@ def train() -> None:
     )
     run(
         *(*LAUNCH, "train/finetune.py", "--data", OUT / "data/pairs", "--init", OUT / "runs/pre"),
-        *(*config, "--out", OUT / "runs/ft", "--epochs", "5", "--lr", "2e-3"),
+        *(*config, "--out", OUT / "runs/ft", "--epochs", "4", "--lr", "2e-3"),
     )
 
 

@@ -28,7 +28,7 @@ def one_way(name: str, flag: str) -> dict[str, float]:
     )
     run(
         *(*LAUNCH, "train/finetune.py", "--data", folder / "pairs", "--init", folder / "pre"),
-        *(*CONFIG, "--out", folder / "ft", "--epochs", "5", "--lr", "2e-3"),
+        *(*CONFIG, "--out", folder / "ft", "--epochs", "4", "--lr", "2e-3"),
     )
     heldout = ("--pairs", "data/smarthome_heldout.tsv", "--json")
     score: dict[str, float] = json.loads(

@@ -45,7 +45,8 @@ def row_json(number: int, row: Row, pieces: Pieces) -> dict[str, Any]:
 def row_view(number: int, row: Row, pieces: Pieces) -> RenderableType:
     """Return a row for a terminal: where it came from, its text, and every position.
 
-    What carries loss is green and marked ``●``, the rest ``-``, so that it can be told without colour too.
+    What carries loss is green and marked ``●``, the rest ``-``: it can be told without
+    colour too.
     """
     supervised = int(np.count_nonzero(row.loss_mask))
     head = Text.assemble(
