@@ -116,7 +116,8 @@ def train(
     if loaded.vocab_size < vocab_size:
         console.print(f"  fewer than {vocab_size:,}: the texts hold no more pairs to merge")
     if corpus.excluded:
-        console.print(f"  left out: {summary['excluded']}", style="yellow")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in corpus.excluded.items())
+        console.print(f"  left out: {reasons}", style="yellow")
     console.print(
         f"  {summary['tokens_per_syllable']} tokens a syllable on {len(sample):,} of its own texts"
     )

@@ -35,8 +35,8 @@ def verify_command(folder: Path, as_json: bool) -> None:
     else:
         size = sum(record.bytes for record in manifest.files)
         click.echo(
-            f"{folder}: whole. {len(manifest.shards)} shards, {manifest.rows:,} rows, "
-            f"{manifest.tokens:,} tokens, {size:,} bytes, every sha256 as in the manifest"
+            f"{folder}: whole. shards {len(manifest.shards):,}, rows {manifest.rows:,}, "
+            f"tokens {manifest.tokens:,}, bytes {size:,}; every sha256 as in the manifest"
         )
     if problems:
         raise SystemExit(1)

@@ -78,7 +78,8 @@ def conversation(
             return rejected(origin, *problem, text)
         cleaned = clean_turn(text)
         if not cleaned:
-            return rejected(origin, f"empty-{role}")
+            beside = "\n".join(text for _, text in turns).strip()
+            return rejected(origin, f"empty-{role}", text=beside)
         segments.append(cleaned)
     return Record(tuple(segments), origin, notes)
 
