@@ -43,12 +43,13 @@ def train() -> None:
     config = ("--deepspeed_config", "ds_configs/cpu.json")
     run(
         *(*LAUNCH, "train/pretrain.py", "--data", OUT / "data/pretrain", "--model", "tiny"),
-        *("--valid", OUT / "data/pretrain_valid", "--eval-every", "50"),
-        *(*config, "--out", OUT / "runs/pre", "--steps", "100"),
+        *("--valid", OUT / "data/pretrain_valid", "--eval-every", "40"),
+        *(*config, "--out", OUT / "runs/pre", "--steps", "80"),
     )
     run(
         *(*LAUNCH, "train/finetune.py", "--data", OUT / "data/pairs", "--init", OUT / "runs/pre"),
-        *(*config, "--out", OUT / "runs/ft", "--epochs", "4", "--lr", "2e-3"),
+        *(*config, "--out", OUT / "runs/ft", "--epochs", "5"),
+        *("--lr", "3e-3", "--micro-batch", "16"),
     )
 
 
