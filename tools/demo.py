@@ -48,7 +48,7 @@ def train() -> None:
     )
     run(
         *(*LAUNCH, "train/finetune.py", "--data", OUT / "data/pairs", "--init", OUT / "runs/pre"),
-        *(*config, "--out", OUT / "runs/ft", "--epochs", "5"),
+        *(*config, "--out", OUT / "runs/ft", "--epochs", "7"),
         *("--lr", "3e-3", "--micro-batch", "16"),
     )
 
