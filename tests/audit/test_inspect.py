@@ -52,6 +52,17 @@ def test_a_row_shows_every_position_and_what_carries_loss(
     ]
 
 
+def test_of_a_long_row_the_beginning_and_the_end_are_shown(
+    make_data: MakeData, tmp_path: Path, vnprep: Any
+) -> None:
+    folder = make_data(tmp_path / "d", [[[5] * 3_000 + [6]]], stage="pretrain")
+    shown = vnprep("inspect", folder, "--max-positions", 10).out
+    assert "2,992 positions not shown" in shown
+    numbers = [line.split()[0] for line in shown.splitlines() if line[:5].strip().isdigit()]
+    assert numbers == [*map(str, range(5)), *map(str, range(2997, 3002))]
+    assert "3001" in vnprep("inspect", folder, "--max-positions", 0).out
+
+
 @pytest.fixture
 def folder(make_data: MakeData, tmp_path: Path) -> Path:
     return make_data(tmp_path / "d", [[[5, 6], [7, 8]]] * 6, shard_rows=3)

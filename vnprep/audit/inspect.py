@@ -42,19 +42,38 @@ def row_json(number: int, row: Row, pieces: Pieces) -> dict[str, Any]:
     }
 
 
-def row_view(number: int, row: Row, pieces: Pieces) -> RenderableType:
+def row_view(number: int, row: Row, pieces: Pieces, limit: int | None = None) -> RenderableType:
     """Return a row for a terminal: where it came from, its text, and every position.
 
     What carries loss is green and marked ``●``, the rest ``-``: it can be told without
     colour too.
+    Of a row longer than ``limit`` positions, the first and last ``limit // 2`` are shown.
     """
+    half = len(row.input) if limit is None or len(row.input) <= limit else max(limit // 2, 1)
     supervised = int(np.count_nonzero(row.loss_mask))
     head = Text.assemble(
         (f"row {number:,}", "bold"),
         f"  {row.origin.source}:{row.origin.line}  ",
         (f"{len(row.input)} positions, loss on {supervised}", "cyan"),
     )
-    return Group(head, _flowing(row, pieces), _positions(row, pieces), Text())
+    if half == len(row.input):
+        return Group(head, _flowing(row, pieces), _positions(row, pieces), Text())
+    last = len(row.input) - half
+    left_out = f"  … {last - half:,} positions not shown; see --max-positions …"
+    return Group(
+        head,
+        _flowing(_part(row, 0, half), pieces),
+        _positions(_part(row, 0, half), pieces),
+        Text(left_out, style="yellow"),
+        _flowing(_part(row, last, len(row.input)), pieces),
+        _positions(_part(row, last, len(row.input)), pieces, last),
+        Text(),
+    )
+
+
+def _part(row: Row, start: int, end: int) -> Row:
+    part = slice(start, end)
+    return Row(row.input[part], row.target[part], row.loss_mask[part], row.origin)
 
 
 def _flowing(row: Row, pieces: Pieces) -> Text:
@@ -73,14 +92,14 @@ def _flowing(row: Row, pieces: Pieces) -> Text:
     return text
 
 
-def _positions(row: Row, pieces: Pieces) -> Table:
+def _positions(row: Row, pieces: Pieces, first: int = 0) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
     table.add_column("  #", justify="right", style="dim")
     table.add_column("input")
     table.add_column("→ target")
     table.add_column("loss", justify="center")
     for place, (given, target, loss) in enumerate(
-        zip(row.input.tolist(), row.target.tolist(), row.loss_mask.tolist(), strict=True)
+        zip(row.input.tolist(), row.target.tolist(), row.loss_mask.tolist(), strict=True), first
     ):
         style = _LOSS_STYLE if loss else _NO_LOSS_STYLE
         table.add_row(

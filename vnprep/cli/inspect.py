@@ -15,6 +15,13 @@ from vnprep.cli.options import data_argument, json_option
 @click.option("--row", "rows", type=int, multiple=True, help="A row number, from 0. Repeatable.")
 @click.option("--sample", type=click.IntRange(min=1), help="Show K rows drawn at random.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of --sample.")
+@click.option(
+    "--max-positions",
+    type=click.IntRange(min=0),
+    default=400,
+    show_default=True,
+    help="Of a longer row show the beginning and the end; 0 shows all.",
+)
 @click.option("--tsv", "as_tsv", is_flag=True, help="Print input<TAB>target with literal markers.")
 @json_option
 def inspect_command(
@@ -22,6 +29,7 @@ def inspect_command(
     rows: tuple[int, ...],
     sample: int | None,
     seed: int,
+    max_positions: int,
     as_tsv: bool,
     as_json: bool,
 ) -> None:
@@ -66,7 +74,7 @@ def inspect_command(
         elif as_json:
             click.echo(json.dumps(row_json(number, row, pieces), ensure_ascii=False))
         else:
-            console.print(row_view(number, row, pieces))
+            console.print(row_view(number, row, pieces, max_positions or None))
 
 
 def _sample(total: int, count: int | None, seed: int) -> list[int]:
