@@ -12,7 +12,7 @@ from typing import Any
 from vnprep.config import PrepareConfig
 from vnprep.durable import canonical_json, sha256_text, write_text
 from vnprep.errors import OutputError
-from vnprep.shards.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest
+from vnprep.shards.manifest import FORMAT, MANIFEST_NAME, TOKENIZER_NAME, Manifest
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Plan
 from vnprep.tokenizer.load import LoadedTokenizer
@@ -46,7 +46,8 @@ def claim(out: Path, wanted: Identity, overwrite: bool) -> Manifest | None:
     """
     work = out / WORK_FOLDER
     out.mkdir(parents=True, exist_ok=True)
-    if overwrite and ((out / MANIFEST_NAME).exists() or work.exists()):
+    if overwrite and ((out / MANIFEST_NAME).exists() or (work / _IDENTITY).exists()):
+        _refuse_foreign(out)
         clear(out)
         out.mkdir(exist_ok=True)
     if (out / MANIFEST_NAME).exists():
@@ -64,6 +65,27 @@ def claim(out: Path, wanted: Identity, overwrite: bool) -> Manifest | None:
     work.mkdir(exist_ok=True)
     write_text(work / _IDENTITY, canonical_json(wanted))
     return None
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse to replace a folder in which anything stands that vnprep did not write."""
+    path = out / MANIFEST_NAME
+    if path.exists() and f'"{FORMAT}"' not in path.read_text(encoding="utf-8", errors="replace"):
+        raise OutputError(
+            "its manifest.json is not vnprep's", place=out, remedy="choose another --out"
+        )
+    known = {MANIFEST_NAME, TOKENIZER_NAME, WORK_FOLDER}
+    foreign = [
+        path.name
+        for path in sorted(out.iterdir())
+        if path.name not in known and not path.name.startswith("shard-")
+    ]
+    if foreign:
+        raise OutputError(
+            f"--overwrite would leave other files behind ({', '.join(foreign[:3])})",
+            place=out,
+            remedy="move them away, or choose another --out",
+        )
 
 
 def clear(out: Path) -> None:

@@ -173,7 +173,7 @@ def test_every_word_of_the_held_out_rows_is_taught_often() -> None:
     assert {word: count[word] for word in asked if count[word] < 7} == {}
     names = set(words(*home.DEVICES, *home.ROOMS))
     levels = {word for word in asked if word.strip("%").isdigit()}
-    assert {word: count[word] for word in names | levels if count[word] < 20} == {}
+    assert {word: count[word] for word in names | levels if count[word] < 10} == {}
 
 
 def test_the_readme_counts_are_true() -> None:

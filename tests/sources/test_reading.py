@@ -153,14 +153,14 @@ def test_seed_tsv_rows(tmp_path: Path) -> None:
 def test_blocks(tmp_path: Path) -> None:
     text = (
         "lạc\nRequest: một\nhai\nResponse: ba\nbốn\n\nRequest: năm\n"
-        "Request: sáu\nResponse: bảy\nResponse: tám\n"
+        "Request: sáu\nResponse: bảy\nResponse: tám\nchín\nRequest: x\nResponse: y\n"
     )
     items = _read(_write(tmp_path / "a.txt", text), PAIRS)
-    assert _kept(items) == [("một\nhai", "ba\nbốn"), ("sáu", "bảy")]
+    assert _kept(items) == [("một\nhai", "ba\nbốn"), ("x", "y")]
     assert [(line, reason) for line, _, reason in _reasons(items)] == [
         (1, "outside-block"),
         (7, "incomplete-block"),
-        (10, "outside-block"),
+        (8, "two-responses"),
     ]
 
 

@@ -52,6 +52,7 @@ def main() -> None:
     """Run the command line and exit."""
     try:
         cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

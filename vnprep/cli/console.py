@@ -35,7 +35,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 def stderr() -> Console:
     """Return a console on stderr."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False)
 
 
 @contextmanager

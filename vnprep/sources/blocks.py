@@ -26,6 +26,7 @@ class _Block:
     request: list[str]
     response: list[str] | None = None
     bad: list[Excluded] = field(default_factory=list)
+    twice: Origin | None = None
 
 
 def read_blocks(lines: Iterator[Line | Excluded]) -> Iterator[Record | Excluded]:
@@ -48,8 +49,8 @@ def read_blocks(lines: Iterator[Line | Excluded]) -> Iterator[Record | Excluded]
                 yield rejected(line.origin, "outside-block", detail, text)
         elif text.lstrip().startswith(_RESPONSE):
             if block.response is not None:
-                detail = f"a second {_RESPONSE!r} without a {_REQUEST!r}"
-                yield rejected(line.origin, "outside-block", detail, text)
+                # Which of the two answers is meant, nobody can know: the block goes as a whole.
+                block.twice = line.origin
             else:
                 block.response = [text.lstrip().removeprefix(_RESPONSE)]
         else:
@@ -63,6 +64,9 @@ def _finish(block: _Block) -> Record | Excluded:
     if block.bad:
         detail = f"line {block.bad[0].origin.line} of this block is not UTF-8"
         return rejected(block.origin, "incomplete-block", detail, request)
+    if block.twice is not None:
+        detail = f"a second {_RESPONSE!r} on line {block.twice.line}"
+        return rejected(block.origin, "two-responses", detail, request)
     if block.response is None:
         detail = f"no {_RESPONSE!r} before the next {_REQUEST!r} or the end"
         return rejected(block.origin, "incomplete-block", detail, request)

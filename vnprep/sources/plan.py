@@ -77,8 +77,8 @@ def find_inputs(arguments: Sequence[str], format_name: str | None) -> list[Input
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            inputs = [_input(file, format_name) for file in files if _known(file)]
+            files = sorted(file for file in path.rglob("*") if _visible_file(file, path))
+            inputs = [_input(file, format_name) for file in files if format_name or _known(file)]
             if not inputs:
                 raise InputError(
                     "no file here has a known ending",
@@ -94,13 +94,25 @@ def find_inputs(arguments: Sequence[str], format_name: str | None) -> list[Input
                 raise InputError("no such file or folder", place=argument)
             found += [_input(match, format_name) for match in matches if match.is_file()]
     names = [item.name for item in found]
+    for name in names:
+        if not name.isprintable():
+            raise InputError(
+                "the file's name is not valid UTF-8 or holds control characters",
+                place=name.encode("utf-8", "backslashreplace").decode("utf-8"),
+                remedy="rename the file",
+            )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError("given twice", place=twice[0], remedy="name every input once")
     return found
 
 
+def _visible_file(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and path.is_file()
+
+
 def _known(path: Path) -> bool:
-    return not path.name.startswith(".") and _ending(path)[0] in FORMATS
+    return _ending(path)[0] in FORMATS
 
 
 def _ending(path: Path) -> tuple[str, bool]:

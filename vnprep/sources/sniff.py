@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vnprep.config import Layout, ReadOptions
@@ -29,18 +30,26 @@ def _layout(item: Input, options: ReadOptions) -> Layout:
         case "blocks":
             return "pairs"
         case "parquet":
-            return _by_fields(pq.read_schema(item.path).names, options)
+            try:
+                return _by_fields(pq.read_schema(item.path).names, options)
+            except pa.ArrowException:
+                return "text"  # the reader will say what is wrong with it
     with open_bytes(item.path) as file:
         # A line too broken to read here will be rejected, with its place, when it is read.
         line = file.readline(_HEAD).decode("utf-8-sig", "replace").strip()
+        while not line and (raw := file.readline(_HEAD)):
+            line = raw.decode("utf-8", "replace").strip()
     if item.format == "jsonl":
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return "text"
         return _by_fields(value if isinstance(value, dict) else (), options)
     delimiter = "\t" if item.format == "tsv" else ","
-    cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+    try:
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+    except csv.Error:
+        return "text"
     if set(HEADER) <= set(cells) and item.format == "tsv":
         return "seed-tsv"
     return _by_fields(cells, options)

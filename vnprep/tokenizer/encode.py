@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vnprep.errors import TokenizerError
 from vnprep.examples import Ids
 from vnprep.tokenizer.load import LoadedTokenizer
 
@@ -16,7 +17,13 @@ def encode(tokenizer: LoadedTokenizer, texts: Sequence[str]) -> tuple[Ids, Ids]:
     Returns:
         All ids end to end, [tokens], and where each text's begin, [texts + 1].
     """
-    encodings = tokenizer.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    try:
+        encodings = tokenizer.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise TokenizerError(
+            f"the tokenizer cannot encode this text ({error})",
+            remedy="take a byte-level tokenizer, which can encode any text",
+        ) from None
     parts = [encoding.ids for encoding in encodings]
     offsets = np.zeros(len(parts) + 1, dtype=np.int64)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
