@@ -175,6 +175,45 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(
     assert [path.name for path in out.iterdir()] == ["thesis.doc"]
 
 
+def test_overwrite_keeps_the_old_set_until_the_new_one_is_whole(
+    corpus: Path, tmp_path: Path, tokenizer: LoadedTokenizer
+) -> None:
+    out = tmp_path / "out"
+    prepare([str(corpus)], out, CONFIG, tokenizer)
+    before = _bytes(out)
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"\xff\n")
+    with pytest.raises(NoRowsError):
+        prepare([str(bad)], out, CONFIG, tokenizer, overwrite=True)
+    assert _bytes(out) == before
+    with pytest.raises(InputError, match="this is UTF-16"):
+        bad.write_bytes("x".encode("utf-16"))
+        prepare([str(bad)], out, CONFIG, tokenizer, overwrite=True)
+    assert _bytes(out) == before
+    prepare([str(corpus)], out, replace(CONFIG, eos_loss=False), tokenizer, overwrite=True)
+    assert Manifest.read(out).config["eos_loss"] is False
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "corpus", "out"]
+
+
+def test_overwrite_refuses_a_folder_that_is_not_vnpreps(
+    corpus: Path, tmp_path: Path, tokenizer: LoadedTokenizer
+) -> None:
+    out = tmp_path / "hf"
+    out.mkdir()
+    (out / "manifest.json").write_text('{"app": "mine"}')
+    (out / "tokenizer.json").write_text("{}")
+    before = _bytes(out)
+    with pytest.raises(OutputError, match="not vnprep's"):
+        prepare([str(corpus)], out, CONFIG, tokenizer, overwrite=True)
+    assert _bytes(out) == before
+    done = tmp_path / "done"
+    prepare([str(corpus)], done, CONFIG, tokenizer)
+    (done / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        prepare([str(corpus)], done, replace(CONFIG, eos_loss=False), tokenizer, overwrite=True)
+    assert (done / "notes.txt").read_text() == "mine"
+
+
 def test_a_second_run_into_the_same_folder_is_told_who_holds_it(tmp_path: Path) -> None:
     with (
         folder_lock(tmp_path),

@@ -48,7 +48,7 @@ def claim(out: Path, wanted: Identity, overwrite: bool) -> Manifest | None:
     out.mkdir(parents=True, exist_ok=True)
     if overwrite and ((out / MANIFEST_NAME).exists() or (work / _IDENTITY).exists()):
         _refuse_foreign(out)
-        clear(out)
+        _set_aside(out)
         out.mkdir(exist_ok=True)
     if (out / MANIFEST_NAME).exists():
         return _finished(out, wanted)
@@ -86,6 +86,31 @@ def _refuse_foreign(out: Path) -> None:
             place=out,
             remedy="move them away, or choose another --out",
         )
+
+
+def _aside(out: Path) -> Path:
+    return out.with_name(f"{out.name}.replaced")
+
+
+def _set_aside(out: Path) -> None:
+    """Keep the data set that is to be replaced until its successor is whole."""
+    if _aside(out).exists():
+        clear(out)  # what stands here is a successor that was never finished
+    else:
+        out.rename(_aside(out))
+
+
+def forget_replaced(out: Path) -> None:
+    """Remove the data set that the one in ``out``, now whole, has replaced."""
+    if _aside(out).exists():
+        shutil.rmtree(_aside(out))
+
+
+def give_up(out: Path) -> None:
+    """Undo a run that has nothing worth resuming; a data set that it was to replace comes back."""
+    clear(out)
+    if _aside(out).exists() and not out.exists():
+        _aside(out).rename(out)
 
 
 def clear(out: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vnprep.claim import WORK_FOLDER, claim, clear, identity
+from vnprep.claim import WORK_FOLDER, claim, forget_replaced, give_up, identity
 from vnprep.config import PrepareConfig
 from vnprep.durable import (
     TEMPORARY_SUFFIX,
@@ -137,10 +137,11 @@ def prepare(
     with folder_lock(out / WORK_FOLDER):
         try:
             return _run(plan, out, config, tokenizer, workers, report)
-        except VnprepError:
+        except VnprepError as error:
             # Nothing worth resuming: leave the folder free for a corrected command.
-            if not any((out / WORK_FOLDER).glob("[0-9]*.json")):
-                clear(out)
+            done = any((out / WORK_FOLDER).glob("[0-9]*.json"))
+            if isinstance(error, NoRowsError) or not done:
+                give_up(out)
             raise
 
 
@@ -169,12 +170,11 @@ def _run(
     _refuse_changed(plan)
     manifest = _manifest(plan, out, config, tokenizer, records)
     if manifest.rows == 0:
-        error = _no_rows(manifest, out)
-        clear(out)
-        raise error
+        raise _no_rows(manifest, out)
     manifest.write(out)
     shutil.rmtree(out / WORK_FOLDER)
     fsync_folder(out)
+    forget_replaced(out)
     return Prepared(manifest, len(todo))
 
 
