@@ -48,6 +48,7 @@ BAD_PAIRS: list[tuple[str, bytes, str]] = [
     ("header_only.tsv", b"request\tresponse\n", "no rows left: 0 read"),
     ("column.tsv", b"request\tanswer\na\tb\n", "no column response; the header has: request"),
     ("commas.tsv", b"request,response\na,b\n", "parted by commas: pass --format csv"),
+    ("semicolons.csv", b"request;response\na;b\n", "parted by semicolons"),
     ("latin1.tsv", "request\tresponse\nMở đèn\tĐã mở\n".encode("cp1258", "ignore"), "convert it"),
     ("utf16.tsv", "request\tresponse\na\tb\n".encode("utf-16"), "UTF-16"),
     ("ragged.tsv", b"request\tresponse\na\tb\tc\n", "ragged.tsv:2: ragged-row (3 cells"),

@@ -156,6 +156,10 @@ def check_header(
         if len(names) == 1 and other in names[0]:
             hint = f"the cells seem to be parted by {'commas' if other == ',' else 'tabs'}: "
             hint += f"pass --format {'csv' if other == ',' else 'tsv'}"
+        if len(names) == 1 and ";" in names[0]:
+            hint = (
+                "the cells seem to be parted by semicolons: save the table as TSV, or with commas"
+            )
         raise InputError(
             f"no column {', '.join(missing)}; the header has: {found}", place=source, remedy=hint
         )
