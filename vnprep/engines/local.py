@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -59,7 +60,10 @@ def run_units(job: Job, units: Sequence[Unit], workers: int) -> Iterator[tuple[U
     stop = context.Event()
     pool = ProcessPoolExecutor(min(workers, len(units)), context, _start_worker, (job, stop))
     try:
-        pending: dict[Future[ShardRecord], Unit] = {pool.submit(_run, unit): unit for unit in units}
+        with _interrupts_held_back():  # the workers start here and inherit it
+            pending: dict[Future[ShardRecord], Unit] = {
+                pool.submit(_run, unit): unit for unit in units
+            }
         while pending:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -75,10 +79,21 @@ def run_units(job: Job, units: Sequence[Unit], workers: int) -> Iterator[tuple[U
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back: it reaches the whole group, but the parent alone decides what it means.
+
+    Processes started meanwhile never see one; this process gets it when the block ends.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(job: Job, stop: Event) -> None:
     global _worker
-    # Ctrl-C reaches the whole group of processes; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_when_told, args=(stop,), daemon=True).start()
     # Processes are the parallelism: threads below them would fight for the same cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
