@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	touch $(STAMP)
 
-demo: $(STAMP) ## the whole way on data/, about five minutes on two cores
+demo: $(STAMP) ## the whole way on data/, about four minutes on two cores
 	@$(BIN)/python tools/demo.py
 
 test: $(STAMP) ## all tests
