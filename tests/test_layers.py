@@ -14,14 +14,15 @@ ROOT = Path(vnprep.__file__).parent
 #: From the bottom up. A module may import what stands on a lower line, or its own package.
 LAYERS = [
     {"errors"},
-    {"durable", "config", "tokenizer.special"},
+    {"durable", "config", "tokenizer.special", "texts"},
     {"vietnamese", "examples"},
     {"tokenizer.load", "tokenizer.train"},
     {"tokenizer.encode", "packing"},
-    {"truncation", "tokenizer.measure"},
+    {"truncation", "tokenizer.measure", "tokenizer.fast"},
+    {"tokenizer.parity"},
     {"shards"},
     {"sources"},
-    {"pipeline", "loader", "tokenizer.corpus", "audit"},
+    {"pipeline", "sampling", "loader", "tokenizer.corpus", "audit"},
     {"engines"},
     {"claim"},
     {"prepare"},
