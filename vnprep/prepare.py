@@ -25,6 +25,7 @@ from vnprep.durable import (
 from vnprep.engines.local import Job, run_units
 from vnprep.errors import InputError, NoRowsError, VnprepError
 from vnprep.pipeline import rejects_name
+from vnprep.sampling import sample_inputs
 from vnprep.shards.ledger import Ledger
 from vnprep.shards.manifest import (
     TOKENIZER_NAME,
@@ -35,7 +36,6 @@ from vnprep.shards.manifest import (
 )
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Plan, Unit, find_inputs, make_plan
-from vnprep.sampling import sample_inputs
 from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.tokenizer.parity import choose_encoder
 

@@ -61,7 +61,7 @@ def _batch(chunk: Chunk, source: int, options: ReadOptions) -> TextBatch:
         )
     plain = ~blank & ~careful
     rows = Rows(texts, chunk.numbers[plain], chunk.byte_offsets[plain])
-    others = [_with_care(chunk.line(int(line)), names, options) for line in np.flatnonzero(careful)]
+    others = [read_with_care(chunk.line(int(line)), options) for line in np.flatnonzero(careful)]
     return assemble(rows, source, chunk.source, others, int(blank.sum()))
 
 
@@ -115,9 +115,9 @@ def parse(data: bytes | memoryview, lines: int, names: Sequence[str]) -> list[pa
     ]
 
 
-def _with_care(
-    line: Line | Excluded, names: Sequence[str], options: ReadOptions
-) -> Record | Excluded:
+def read_with_care(line: Line | Excluded, options: ReadOptions) -> Record | Excluded:
+    """Read one line by all the rules."""
+    names = wanted_fields(options)
     row = next(read_jsonl([line], names))
     if isinstance(row, Excluded):
         # Too deep for Python alone, in a field that nobody asked for?

@@ -67,9 +67,10 @@ def spaced(data: Bytes, offsets: NDArray[np.int64]) -> Mask:
 def spaced_starts(data: Bytes, offsets: NDArray[np.int64]) -> Mask:
     """Tell which texts are empty or may begin with white space; see ``suspects``, [texts]."""
     first, second, third = (_byte(data, offsets[:-1] + place) for place in range(3))
-    at_start = _ascii_space(first) | _two_byte_space(first, second)
-    empty: Mask = np.diff(offsets) == 0
-    return empty | at_start | _three_byte_space(first, second, third)
+    space: Mask = np.diff(offsets) == 0
+    space |= _ascii_space(first) | _two_byte_space(first, second)
+    space |= _three_byte_space(first, second, third)
+    return space
 
 
 def _byte(data: Bytes, places: NDArray[np.int64]) -> Bytes:
