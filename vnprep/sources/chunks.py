@@ -127,21 +127,19 @@ def read_chunks(
         data = file.read(room if end is None else min(room, end - offset))
         if not data:
             return
+        too_long = None
         if not data.endswith(b"\n"):
-            data, rest = _whole_lines(file, data, limit)
-            if rest is not None:
-                if data:
-                    yield Chunk(data, source, offset, number)
-                    offset += len(data)
-                    number += data.count(b"\n")
-                detail = f"the line is longer than {limit:,} bytes"
-                yield rejected(Origin(source, number, offset), "too-large", detail)
-                offset += rest
-                number += 1
-                continue
-        yield Chunk(data, source, offset, number)
-        offset += len(data)
-        number += data.count(b"\n")
+            data, too_long = _whole_lines(file, data, limit)
+        if data:
+            chunk = Chunk(data, source, offset, number)
+            yield chunk
+            offset += len(data)
+            number += len(chunk.starts)
+        if too_long is not None:
+            detail = f"the line is longer than {limit:,} bytes"
+            yield rejected(Origin(source, number, offset), "too-large", detail)
+            offset += too_long
+            number += 1
 
 
 def _whole_lines(file: BinaryIO, data: bytes, limit: int) -> tuple[bytes, int | None]:
