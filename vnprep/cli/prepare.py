@@ -170,6 +170,7 @@ def _run(
             workers=workers or default_workers(),
             overwrite=overwrite,
             report=report,
+            tell=lambda line: click.echo(line, err=True),
         )
     seconds = time.monotonic() - began
     console = stderr()

@@ -1,5 +1,9 @@
 """The formats that files may have, and the names that tell them."""
 
+from __future__ import annotations
+
+import os
+
 #: File endings → format names, as ``--format`` takes them.
 FORMATS = {
     ".txt": "text",
@@ -18,3 +22,11 @@ FORMAT_NAMES = tuple(sorted({*FORMATS.values(), "blocks"}))
 
 #: Endings that are taken off before the format is looked up.
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+
+
+def ending_of(path: str) -> tuple[str, bool]:
+    """Return a path's ending, in small letters, and whether another one says it is compressed."""
+    stem, ending = os.path.splitext(path)  # noqa: PTH122 - a million inputs
+    if ending.lower() in COMPRESSIONS:
+        return os.path.splitext(stem)[1].lower(), True  # noqa: PTH122
+    return ending.lower(), False

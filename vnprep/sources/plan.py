@@ -1,4 +1,4 @@
-"""INPUT arguments → inputs → work units.
+"""Inputs → work units.
 
 A unit is fixed by the inputs and the configuration, never by the workers: a byte range of a
 large file, cut where a record begins, or a run of small whole files. One unit makes one shard.
@@ -6,38 +6,18 @@ large file, cut where a record begins, or a run of small whole files. One unit m
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vnprep.config import ReadOptions
 from vnprep.errors import InputError
 from vnprep.shards.manifest import FileRecord
-from vnprep.sources.formats import COMPRESSIONS, FORMAT_NAMES, FORMATS
+from vnprep.sources.inputs import Input, find_inputs
+
+__all__ = ["Input", "Piece", "Plan", "Unit", "find_inputs", "make_plan"]
 
 _BLOCK = 4 << 20
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input file.
-
-    Attributes:
-        path: where it is.
-        format: one of the values of ``FORMATS``.
-        compressed: whether its name ends in ``.gz``, ``.bz2``, ``.xz`` or ``.zst``.
-    """
-
-    path: Path
-    format: str
-    compressed: bool
-
-    @property
-    def name(self) -> str:
-        """The name reported everywhere: the path as the user gave it."""
-        return self.path.as_posix()
 
 
 @dataclass(frozen=True)
@@ -61,76 +41,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """All work, and the identity of every input (name, size, SHA-256)."""
+    """All work, and the identity of every input (name, size, SHA-256).
+
+    Attributes:
+        inputs: the identities.
+        units: the work.
+        sources: the inputs themselves, in the order of ``inputs``.
+    """
 
     inputs: tuple[FileRecord, ...]
     units: tuple[Unit, ...]
-
-
-def find_inputs(arguments: Sequence[str], format_name: str | None) -> list[Input]:
-    """Expand files, folders and globs; folders and globs in sorted order.
-
-    Raises:
-        InputError: nothing there, or a file whose format its name does not tell.
-    """
-    found: list[Input] = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _visible_file(file, path))
-            inputs = [_input(file, format_name) for file in files if format_name or _known(file)]
-            if not inputs:
-                raise InputError(
-                    "no file here has a known ending",
-                    place=path,
-                    remedy=f"known: {', '.join(FORMATS)}, each also with {', '.join(COMPRESSIONS)}",
-                )
-            found += inputs
-        elif path.exists():
-            found.append(_input(path, format_name))
-        else:
-            matches = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207
-            if not matches:
-                raise InputError("no such file or folder", place=argument)
-            found += [_input(match, format_name) for match in matches if match.is_file()]
-    names = [item.name for item in found]
-    for name in names:
-        if not name.isprintable():
-            raise InputError(
-                "the file's name is not valid UTF-8 or holds control characters",
-                place=name.encode("utf-8", "backslashreplace").decode("utf-8"),
-                remedy="rename the file",
-            )
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError("given twice", place=twice[0], remedy="name every input once")
-    return found
-
-
-def _visible_file(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.is_file()
-
-
-def _known(path: Path) -> bool:
-    return _ending(path)[0] in FORMATS
-
-
-def _ending(path: Path) -> tuple[str, bool]:
-    compressed = path.suffix.lower() in COMPRESSIONS
-    ending = (path.with_suffix("") if compressed else path).suffix.lower()
-    return ending, compressed
-
-
-def _input(path: Path, format_name: str | None) -> Input:
-    ending, compressed = _ending(path)
-    name = format_name or FORMATS.get(ending)
-    if name is None:
-        raise InputError(
-            f"the ending {ending or '(none)'} does not tell the format",
-            place=path,
-            remedy=f"pass --format, one of: {', '.join(FORMAT_NAMES)}",
-        )
-    return Input(path, name, compressed)
+    sources: tuple[Input, ...]
 
 
 def make_plan(
@@ -172,7 +93,7 @@ def make_plan(
         gathered.append(Piece(item, 0, None, 1))
         gathered_bytes += scan.bytes
     close()
-    return Plan(tuple(identities), tuple(units))
+    return Plan(tuple(identities), tuple(units), tuple(inputs))
 
 
 @dataclass(frozen=True)
