@@ -10,12 +10,17 @@ FORMATS = {
     ".md": "text",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
 }
+
+#: Formats that hold columns, not text.
+TABLES = ("parquet", "arrow")
 
 #: Every name that ``--format`` takes.
 FORMAT_NAMES = tuple(sorted({*FORMATS.values(), "blocks"}))

@@ -13,6 +13,7 @@ from pathlib import Path
 from vnprep.errors import InputError
 from vnprep.sources.folders import Folder
 from vnprep.sources.formats import COMPRESSIONS, FORMAT_NAMES, FORMATS, ending_of
+from vnprep.sources.json_values import json_kind
 from vnprep.sources.spool import STDIN, is_stream, spool
 
 Tell = Callable[[str], None]
@@ -130,6 +131,8 @@ def _input(place: str, format_name: str | None) -> Input:
     name = format_name or FORMATS.get(ending)
     if name is None:
         raise _no_format(f"the ending {ending or '(none)'} does not tell the format", place)
+    if name == "json" and format_name is None:
+        name = json_kind(Path(place))
     return Input(place, name, compressed)
 
 

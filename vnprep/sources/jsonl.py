@@ -37,7 +37,7 @@ def _row(line: Line, decoder: json.JSONDecoder) -> TableRow | Excluded:
     if not isinstance(value, dict):
         detail = f"a {type(value).__name__}, not an object"
         return rejected(line.origin, "bad-json", detail, line.text)
-    return TableRow(value, line.origin)
+    return TableRow(value, line.origin, text=line.text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vnprep.config import ReadOptions
@@ -31,11 +31,12 @@ class Record:
 
 @dataclass(frozen=True)
 class TableRow:
-    """Named fields of one row of a table or one JSON object."""
+    """Named fields of one row of a table or one JSON object; ``text`` as it stands in the file."""
 
     fields: Mapping[str, Any]
     origin: Origin
     notes: tuple[str, ...] = ()
+    text: str = ""
 
 
 def rejected(origin: Origin, reason: str, detail: str = "", text: str = "") -> Excluded:
@@ -46,6 +47,11 @@ def rejected(origin: Origin, reason: str, detail: str = "", text: str = "") -> E
 def dropped(origin: Origin, reason: str, detail: str = "", text: str = "") -> Excluded:
     """Make a record that a rule leaves out."""
     return Excluded(origin, "dropped", reason, detail, text[:_EXCERPT])
+
+
+def rejected_row(row: TableRow, reason: str, detail: str) -> Excluded:
+    """Make a reject of a table row, with the beginning of the row as its excerpt."""
+    return rejected(row.origin, reason, detail, row.text or str(dict(row.fields)))
 
 
 def text_problem(text: str) -> tuple[str, str] | None:
@@ -105,13 +111,16 @@ def from_row(row: TableRow, options: ReadOptions) -> Record | Excluded:
 
 def _string(row: TableRow, field: str) -> str | Excluded:
     if field not in row.fields:
+        for name in row.fields:
+            if to_nfc(name) == field:
+                return _string(replace(row, fields={field: row.fields[name]}), field)
         found = ", ".join(map(str, list(row.fields)[:8])) or "none"
-        return rejected(row.origin, "missing-field", f"no {field!r}; fields here: {found}")
+        return rejected_row(row, "missing-field", f"no {field!r}; fields here: {found}")
     value = row.fields[field]
     if value is None:
-        return rejected(row.origin, "missing-field", f"{field!r} is empty (null)")
+        return rejected_row(row, "missing-field", f"{field!r} is empty (null)")
     if not isinstance(value, str):
-        return rejected(row.origin, "not-text", f"{field!r} is {type(value).__name__}, not text")
+        return rejected_row(row, "not-text", f"{field!r} is {type(value).__name__}, not text")
     return value
 
 
@@ -119,24 +128,24 @@ def _from_messages(row: TableRow, field: str) -> Record | Excluded:
     """Read chat messages: an optional system text joins the first request; then turns alternate."""
     messages = row.fields[field]
     if not isinstance(messages, list) or not messages:
-        return rejected(row.origin, "bad-messages", f"{field!r} is no list of messages")
+        return rejected_row(row, "bad-messages", f"{field!r} is no list of messages")
     system = ""
     turns: list[tuple[str, str]] = []
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(content, str):
-            return rejected(row.origin, "bad-messages", f"message {number} has no text content")
+            return rejected_row(row, "bad-messages", f"message {number} has no text content")
         if role == "system" and number == 0:
             system = content.strip()
             continue
         expected = ("user", "request") if len(turns) % 2 == 0 else ("assistant", "response")
         if role != expected[0]:
             detail = f"message {number} is from {role!r}, expected {expected[0]!r}"
-            return rejected(row.origin, "bad-messages", detail)
+            return rejected_row(row, "bad-messages", detail)
         if system and not turns:
             content = f"{system}\n{content}"
         turns.append((expected[1], content))
     if not turns or len(turns) % 2:
-        return rejected(row.origin, "bad-messages", "the conversation does not end with an answer")
+        return rejected_row(row, "bad-messages", "the conversation does not end with an answer")
     return conversation(turns, row.origin, row.notes)
