@@ -7,7 +7,9 @@ that the file was written the way Excel does.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from vnprep.errors import InputError
 from vnprep.shards.ledger import Excluded
 from vnprep.shards.schema import Origin
 from vnprep.sources.fields import check_names, column_names, wanted_fields
-from vnprep.sources.lines import Line
+from vnprep.sources.lines import Line, read_lines
 from vnprep.sources.records import TableRow, dropped, rejected
 
 #: Noted of every row of a CSV that was found to be parted by semicolons.
@@ -127,6 +129,31 @@ def split_header(header: str, delimiter: str) -> list[str]:
         return column_names(next(csv.reader([header], delimiter=delimiter), []))
     except csv.Error:
         return []
+
+
+def header_size(head: bytes, options: ReadOptions, kind: str) -> int:
+    """Return how many bytes the header takes; 0 if its end is not in sight.
+
+    Args:
+        head: the first block of the file.
+        options: as the table will be read with.
+        kind: ``csv``, where cells may be quoted, or ``tsv``.
+    """
+    if kind == "tsv":
+        return head.find(b"\n") + 1
+    file = io.BytesIO(head)
+    feed = _Feed(read_lines(file, "", limit=options.max_record_bytes))
+    given = "\t" if options.quoted_tsv else options.delimiter
+    delimiter, _ = _find_delimiter(feed, options, given)
+    if next(_strict(feed, delimiter), None) is None:
+        return 0
+    return file.tell() if head[: file.tell()].endswith(b"\n") else 0
+
+
+def _strict(feed: _Feed, delimiter: str) -> Iterator[list[str]]:
+    """Yield rows until one is wrongly quoted."""
+    with contextlib.suppress(csv.Error):
+        yield from csv.reader(feed, delimiter=delimiter, strict=True)
 
 
 def _row(

@@ -16,6 +16,7 @@ from vnprep.sources.records import rejected
 
 _BOM = b"\xef\xbb\xbf"
 _SKIP = 1 << 20
+_BEGINNING = 400  # bytes; an excerpt is cut from it
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def read_lines(
         number += 1
         if len(raw) > limit and not raw.endswith(b"\n"):
             offset += _skip_line(file)
-            yield rejected(origin, "too-large", f"the line is longer than {limit:,} bytes")
+            detail = f"the line is longer than {limit:,} bytes"
+            beginning = raw[:_BEGINNING].decode("utf-8", "ignore")
+            yield rejected(origin, "too-large", detail, beginning.removeprefix("\ufeff"))
             continue
         if origin.byte_offset == 0:
             raw = raw.removeprefix(_BOM)

@@ -1,36 +1,49 @@
 """Inputs → work units.
 
-A unit is fixed by the inputs and the configuration, never by the workers: a byte range of a
-large file, cut where a record begins, or a run of small whole files. One unit makes one shard.
+A unit is fixed by the inputs and the configuration, never by the workers: a part of a large
+file, cut where a record begins, or a run of small whole files. One unit makes one shard.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vnprep.config import ReadOptions
 from vnprep.errors import InputError
 from vnprep.shards.manifest import FileRecord
+from vnprep.sources.cutting import Cutter, rule_for
+from vnprep.sources.formats import TABLES
 from vnprep.sources.inputs import Input, find_inputs
+from vnprep.sources.tables import Group, table_groups
 
 __all__ = ["Input", "Piece", "Plan", "Unit", "find_inputs", "make_plan"]
 
 _BLOCK = 4 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """The records of one input that begin in ``start:end`` (all of it when ``end`` is None)."""
+    """The records of one input that begin in ``start:end`` (all of it when ``end`` is None).
+
+    Attributes:
+        input: the file.
+        start, end: byte offsets; of a table (Parquet, Arrow) numbers of groups of rows.
+        first_line: the number of the line, or row, at ``start``.
+        header: the header line of a text table, for a piece that begins below it.
+    """
 
     input: Input
     start: int
     end: int | None
     first_line: int
+    header: bytes = b""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """What one worker turns into one shard."""
 
@@ -54,11 +67,14 @@ class Plan:
     sources: tuple[Input, ...]
 
 
+Progress = Callable[[int], None]
+
+
 def make_plan(
     inputs: Sequence[Input],
     options: ReadOptions,
     unit_bytes: int,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Hash every input once and cut the work into units.
 
@@ -66,7 +82,10 @@ def make_plan(
         inputs: from ``find_inputs``.
         options: decide which formats may be cut inside a file.
         unit_bytes: a unit takes this many bytes, and the rest of the last record.
-        progress: called with the bytes read since the last call.
+        progress: called now and then with the bytes read since the last call.
+
+    Raises:
+        InputError: an input cannot be read.
     """
     identities: list[FileRecord] = []
     units: list[Unit] = []
@@ -79,73 +98,102 @@ def make_plan(
             units.append(Unit(len(units), tuple(gathered), gathered_bytes))
         gathered, gathered_bytes = [], 0
 
+    scan = _Scan(options, unit_bytes, progress)
     for item in inputs:
-        cut = _can_be_cut(item, options)
-        scan = _scan(item, unit_bytes if cut else None, progress)
-        identities.append(FileRecord(item.name, scan.bytes, scan.sha256))
-        if len(scan.cuts) > 1:
+        record, pieces = scan.file(item)
+        identities.append(record)
+        if len(pieces) > 1:
             close()
-            for piece, size in _pieces(item, scan):
+            for piece, size in pieces:
                 units.append(Unit(len(units), (piece,), size))
             continue
-        if gathered_bytes + scan.bytes > unit_bytes:
+        if gathered_bytes + record.bytes > unit_bytes:
             close()
-        gathered.append(Piece(item, 0, None, 1))
-        gathered_bytes += scan.bytes
+        gathered.append(pieces[0][0])
+        gathered_bytes += record.bytes
     close()
+    scan.tell(0)
     return Plan(tuple(identities), tuple(units), tuple(inputs))
 
 
-@dataclass(frozen=True)
-class _Scan:
+class _Sized(NamedTuple):
+    piece: Piece
     bytes: int
-    sha256: str
-    cuts: tuple[tuple[int, int], ...]  # (byte offset, line number) where each piece begins
 
 
-def _can_be_cut(item: Input, options: ReadOptions) -> bool:
-    """Tell whether a record of this input is exactly one line."""
-    if item.compressed:
-        return False
-    if item.format == "text":
-        return options.text_split == "line"
-    return item.format == "jsonl"
+class _Scan:
+    """Reads files once: for their hash, and for where they can be cut."""
+
+    def __init__(self, options: ReadOptions, unit_bytes: int, progress: Progress | None) -> None:
+        self._options, self._unit_bytes = options, unit_bytes
+        self._progress = progress
+        self._untold = 0
+
+    def file(self, item: Input) -> tuple[FileRecord, list[_Sized]]:
+        """Return a file's identity and its pieces; one that is not cut is one piece."""
+        digest = hashlib.sha256()
+        rule = rule_for(item, self._options)
+        try:
+            with open(item.where, "rb", buffering=0) as file:  # noqa: PTH123 - a million inputs
+                size = os.fstat(file.fileno()).st_size
+                cutter = None
+                if rule is not None and size > self._unit_bytes:
+                    cutter = Cutter(rule, self._options, self._unit_bytes, size)
+                total = 0
+                while block := file.read(_BLOCK):
+                    total += len(block)
+                    digest.update(block)
+                    if cutter is not None:
+                        cutter.feed(block)
+                    self.tell(len(block))
+        except OSError as error:
+            raise InputError(
+                f"cannot be read ({error.strerror})",
+                place=item.name,
+                remedy="check that it is there and that you may read it",
+            ) from None
+        if total != size:
+            raise InputError(
+                "changed while it was being read",
+                place=item.name,
+                remedy="run again once nothing writes to it",
+            )
+        record = FileRecord(item.name, total, digest.hexdigest())
+        if item.format in TABLES and total > self._unit_bytes:
+            return record, list(_of_groups(item, table_groups(item), total, self._unit_bytes))
+        return record, list(_of_bytes(item, cutter, total))
+
+    def tell(self, count: int) -> None:
+        """Pass progress on, not for every tiny file."""
+        self._untold += count
+        if self._progress is not None and (self._untold >= _BLOCK or (self._untold and not count)):
+            self._progress(self._untold)
+            self._untold = 0
 
 
-def _scan(item: Input, unit_bytes: int | None, progress: Callable[[int], None] | None) -> _Scan:
-    digest = hashlib.sha256()
-    offset, line = 0, 1
-    cuts = [(0, 1)]
-    try:
-        with item.path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                if unit_bytes is not None:
-                    cuts += _cuts(block, offset, line, cuts[-1][0], unit_bytes)
-                    line += block.count(b"\n")
-                offset += len(block)
-                if progress is not None:
-                    progress(len(block))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", place=item.path) from None
-    if len(cuts) > 1 and cuts[-1][0] == offset:
-        cuts.pop()
-    return _Scan(offset, digest.hexdigest(), tuple(cuts))
+def _of_bytes(item: Input, cutter: Cutter | None, size: int) -> Iterator[_Sized]:
+    if cutter is None or len(cutter.cuts) == 1:
+        yield _Sized(Piece(item, 0, None, 1), size)
+        return
+    ends = [start for start, _ in cutter.cuts[1:]] + [size]
+    for (start, first_line), end in zip(cutter.cuts, ends, strict=True):
+        header = cutter.header if start else b""
+        yield _Sized(Piece(item, start, end, first_line, header), end - start)
 
 
-def _cuts(
-    block: bytes, offset: int, line: int, last: int, unit_bytes: int
-) -> Iterator[tuple[int, int]]:
-    """Yield where new pieces begin in a block: after the first line end past each full unit."""
-    while True:
-        position = block.find(b"\n", max(last + unit_bytes - offset - 1, 0))
-        if position < 0:
-            return
-        last = offset + position + 1
-        yield last, line + block.count(b"\n", 0, position + 1)
-
-
-def _pieces(item: Input, scan: _Scan) -> Iterator[tuple[Piece, int]]:
-    ends = [start for start, _ in scan.cuts[1:]] + [scan.bytes]
-    for (start, first_line), end in zip(scan.cuts, ends, strict=True):
-        yield Piece(item, start, end, first_line), end - start
+def _of_groups(
+    item: Input, groups: Sequence[Group], size: int, unit_bytes: int
+) -> Iterator[_Sized]:
+    """Gather groups to pieces of ``unit_bytes`` in memory; the file's bytes are shared out."""
+    total = sum(group.bytes for group in groups) or 1
+    start, first_row, row, gathered, before, told = 0, 1, 1, 0, 0, 0
+    for number, group in enumerate(groups, start=1):
+        row += group.rows
+        gathered += group.bytes
+        before += group.bytes
+        if gathered >= unit_bytes and number < len(groups):
+            share = size * before // total
+            yield _Sized(Piece(item, start, number, first_row), share - told)
+            start, first_row, gathered, told = number, row, 0, share
+    end = len(groups) if start else None
+    yield _Sized(Piece(item, start, end, first_row), size - told)

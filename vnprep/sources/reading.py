@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from io import BytesIO
+from itertools import chain
 
 from vnprep.config import ReadOptions
 from vnprep.errors import InputError
@@ -54,6 +56,9 @@ def read_records(piece: Piece, options: ReadOptions) -> Iterator[Record | Exclud
                 end=piece.end,
                 first_line=piece.first_line,
             )
+        if piece.header:
+            # A reader that sees the header first needs to know nothing of pieces.
+            lines = chain(read_lines(BytesIO(piece.header), item.name, limit=limit), lines)
         yield from _from_lines(item.format, lines, item.name, options)
 
 
@@ -69,7 +74,7 @@ def _from_lines(
             yield from text.by_line(lines) if by_line else text.by_paragraph(lines, options)
             return
         case ("text" | "blocks", "pairs"):
-            yield from blocks.read_blocks(lines)
+            yield from blocks.read_blocks(lines, options.max_record_bytes)
             return
         case ("jsonl" | "json", "text" | "pairs"):
             rows = jsonl.read_jsonl(lines)
