@@ -111,6 +111,7 @@ def prepare(
     workers: int = 1,
     overwrite: bool = False,
     report: Report | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Turn inputs into a data folder.
 
@@ -122,13 +123,14 @@ def prepare(
         workers: processes; any number gives the same bytes.
         overwrite: remove a data set that stands in ``out``.
         report: called as work goes on.
+        tell: called with lines for the user on what is passed over.
 
     Raises:
         InputError: an input cannot be used.
         NoRowsError: nothing was left to write.
         OutputError: ``out`` holds something else, or another run is writing there.
     """
-    inputs = find_inputs(arguments, config.read.format)
+    inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
     total = sum(item.path.stat().st_size for item in inputs)
     plan = make_plan(
         inputs, config.read, config.unit_bytes, _Totals("plan", total, report).add_bytes
@@ -197,8 +199,8 @@ def _committed(out: Path, unit: Unit) -> ShardRecord | None:
 
 def _refuse_changed(plan: Plan) -> None:
     """Refuse inputs that grew or shrank while they were read."""
-    for record in plan.inputs:
-        if Path(record.name).stat().st_size != record.bytes:
+    for source, record in zip(plan.sources, plan.inputs, strict=True):
+        if source.path.stat().st_size != record.bytes:
             raise InputError(
                 "changed while it was being read",
                 place=record.name,

@@ -15,7 +15,8 @@ import pyarrow as pa
 from vnprep.config import ReadOptions, Stage
 from vnprep.examples import Segments, build
 from vnprep.sources.chunks import Chunk
-from vnprep.sources.jsonl_columns import parse, wanted_fields
+from vnprep.sources.fields import wanted_fields
+from vnprep.sources.jsonl_columns import parse
 from vnprep.texts import text_bytes, text_offsets
 from vnprep.tokenizer.encode import Encoder
 from vnprep.tokenizer.fast import FastEncoder
