@@ -14,7 +14,7 @@ ROOT = Path(vnprep.__file__).parent
 #: From the bottom up. A module may import what stands on a lower line, or its own package.
 LAYERS = [
     {"errors"},
-    {"durable", "config", "tokenizer.special"},
+    {"durable", "config", "interrupts", "tokenizer.special"},
     {"vietnamese", "examples"},
     {"tokenizer.load", "tokenizer.train"},
     {"tokenizer.encode", "packing"},
@@ -26,6 +26,7 @@ LAYERS = [
     {"claim"},
     {"prepare"},
     {"cli"},
+    {"__main__"},
 ]
 
 

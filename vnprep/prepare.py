@@ -162,7 +162,7 @@ def _run(
         if unit.number in records:
             totals.add(unit, records[unit.number])
     todo = [unit for unit in plan.units if unit.number not in records]
-    job = Job(config, tokenizer.text, tokenizer.special, out)
+    job = Job(config, tokenizer.special, out)
     for unit, record in run_units(job, todo, workers):
         write_text(_record_path(out, unit), readable_json(record.to_json()))
         records[unit.number] = record
