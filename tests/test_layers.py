@@ -23,6 +23,7 @@ LAYERS = [
     {"sources"},
     {"pipeline", "loader", "tokenizer.corpus", "audit"},
     {"engines"},
+    {"commit", "append"},
     {"claim"},
     {"prepare"},
     {"cli"},

@@ -93,11 +93,11 @@ def test_a_run_that_failed_half_way_goes_on_and_ends_with_the_same_bytes(
 
     monkeypatch.setattr("vnprep.engines.local.make_shard", fail_at_the_third)
     out = tmp_path / "out"
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         prepare([str(corpus)], out, CONFIG, tokenizer)
     assert not (out / "manifest.json").exists()
     monkeypatch.undo()
-    (out / "shard-00001.arrow").write_bytes(b"damaged after it was committed")
+    (out / ".work" / "shard-00001.arrow").write_bytes(b"damaged after it was committed")
     prepared = prepare([str(corpus)], out, CONFIG, tokenizer)
     assert prepared.done_now == len(prepared.manifest.shards) - 1, "only unit 0 was whole"
     assert _bytes(out) == _bytes(tmp_path / "whole")
@@ -159,7 +159,7 @@ def test_another_configuration_tokenizer_or_input_is_refused_with_both_fingerpri
     with pytest.raises(OutputError, match="input"):
         prepare([str(corpus)], out, CONFIG, tokenizer)
     assert _bytes(out) == before
-    assert prepare([str(corpus)], out, CONFIG, tokenizer, overwrite=True).done_now > 0
+    assert prepare([str(corpus)], out, CONFIG, tokenizer, mode="overwrite").done_now > 0
     assert Manifest.read(out).rows == 401
 
 
@@ -171,7 +171,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(
     (out / "thesis.doc").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match=r"thesis\.doc"):
-            prepare([str(corpus)], out, CONFIG, tokenizer, overwrite=overwrite)
+            prepare([str(corpus)], out, CONFIG, tokenizer, mode="overwrite" if overwrite else "new")
     assert [path.name for path in out.iterdir()] == ["thesis.doc"]
 
 
@@ -184,13 +184,13 @@ def test_overwrite_keeps_the_old_set_until_the_new_one_is_whole(
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"\xff\n")
     with pytest.raises(NoRowsError):
-        prepare([str(bad)], out, CONFIG, tokenizer, overwrite=True)
+        prepare([str(bad)], out, CONFIG, tokenizer, mode="overwrite")
     assert _bytes(out) == before
     with pytest.raises(InputError, match="this is UTF-16"):
         bad.write_bytes("x".encode("utf-16"))
-        prepare([str(bad)], out, CONFIG, tokenizer, overwrite=True)
+        prepare([str(bad)], out, CONFIG, tokenizer, mode="overwrite")
     assert _bytes(out) == before
-    prepare([str(corpus)], out, replace(CONFIG, eos_loss=False), tokenizer, overwrite=True)
+    prepare([str(corpus)], out, replace(CONFIG, eos_loss=False), tokenizer, mode="overwrite")
     assert Manifest.read(out).config["eos_loss"] is False
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "corpus", "out"]
 
@@ -204,13 +204,13 @@ def test_overwrite_refuses_a_folder_that_is_not_vnpreps(
     (out / "tokenizer.json").write_text("{}")
     before = _bytes(out)
     with pytest.raises(OutputError, match="not vnprep's"):
-        prepare([str(corpus)], out, CONFIG, tokenizer, overwrite=True)
+        prepare([str(corpus)], out, CONFIG, tokenizer, mode="overwrite")
     assert _bytes(out) == before
     done = tmp_path / "done"
     prepare([str(corpus)], done, CONFIG, tokenizer)
     (done / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"notes\.txt"):
-        prepare([str(corpus)], done, replace(CONFIG, eos_loss=False), tokenizer, overwrite=True)
+        prepare([str(corpus)], done, replace(CONFIG, eos_loss=False), tokenizer, mode="overwrite")
     assert (done / "notes.txt").read_text() == "mine"
 
 

@@ -85,6 +85,9 @@ def prepare_options(command: Command) -> Command:
             help="MiB of input for each shard.",
         ),
         click.option("--overwrite", is_flag=True, help="Replace a data set that stands in --out."),
+        click.option(
+            "--append", is_flag=True, help="Add inputs that are new to the data set in --out."
+        ),
         json_option,
     ]
     for option in reversed(options):

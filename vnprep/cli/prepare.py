@@ -149,10 +149,13 @@ def _run(
     workers: int | None,
     unit_mb: int,
     overwrite: bool,
+    append: bool,
     as_json: bool,
     max_len: int | None,
     truncation: Any,
 ) -> None:
+    if overwrite and append:
+        raise click.UsageError("--overwrite and --append cannot be given together")
     from vnprep.cli.console import closing_table, progress, stderr
     from vnprep.engines.local import default_workers
     from vnprep.prepare import prepare
@@ -168,12 +171,14 @@ def _run(
             config,
             tokenizer,
             workers=workers or default_workers(),
-            overwrite=overwrite,
+            mode="overwrite" if overwrite else "append" if append else "new",
             report=report,
         )
     seconds = time.monotonic() - began
     console = stderr()
-    if prepared.done_now == 0:
+    if append:
+        console.print(f"{prepared.added:,} inputs added, {prepared.skipped:,} were there already")
+    elif prepared.done_now == 0:
         console.print(f"{out} was finished already, by the same command on the same input")
     console.print(closing_table(prepared, out, seconds))
     if as_json:
@@ -187,6 +192,8 @@ def _run(
             "longest_row": manifest.longest_row,
             "shards": len(manifest.shards),
             "ledger": manifest.ledger.to_json(),
+            "inputs_added": prepared.added,
+            "inputs_skipped": prepared.skipped,
             "seconds": round(seconds, 3),
         }
         click.echo(json.dumps(summary, ensure_ascii=False))
