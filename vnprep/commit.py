@@ -17,6 +17,8 @@ from vnprep.errors import OutputError, ShardError
 from vnprep.shards.folder import IDENTITY_NAME, WORK_FOLDER, is_own
 from vnprep.shards.manifest import FORMAT, MANIFEST_NAME, Manifest
 
+_COPY = "manifest.copy.json"
+
 
 @contextlib.contextmanager
 def hold(out: Path, overwrite: bool) -> Iterator[Path]:
@@ -107,7 +109,10 @@ def carry_through(out: Path) -> bool:
         if (work / record.name).exists():
             (work / record.name).replace(out / record.name)
     fsync_folder(out)
-    write_text(out / MANIFEST_NAME, (work / MANIFEST_NAME).read_text(encoding="utf-8"))
+    # A copy, since the original tells that the commit was decided until all is tidied up.
+    write_text(work / _COPY, (work / MANIFEST_NAME).read_text(encoding="utf-8"))
+    (work / _COPY).replace(out / MANIFEST_NAME)
+    fsync_folder(out)
     clear(work)
     return True
 

@@ -79,10 +79,10 @@ def prepare_options(command: Command) -> Command:
         ),
         click.option(
             "--unit-mb",
-            type=click.IntRange(min=1),
+            type=click.FloatRange(min=0, min_open=True),
             default=16,
             show_default=True,
-            help="MiB of input for each shard.",
+            help="MiB of input for each shard; a fraction gives small ones.",
         ),
         click.option("--overwrite", is_flag=True, help="Replace a data set that stands in --out."),
         click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,7 +148,7 @@ def _run(
     out: Path,
     eos_loss: bool,
     workers: int | None,
-    unit_mb: int,
+    unit_mb: float,
     overwrite: bool,
     append: bool,
     as_json: bool,
@@ -162,7 +163,9 @@ def _run(
     from vnprep.tokenizer.load import load_tokenizer
 
     began = time.monotonic()
-    config = PrepareConfig(stage, read, eos_loss, max_len, truncation, unit_mb * MEBIBYTE)
+    config = PrepareConfig(
+        stage, read, eos_loss, max_len, truncation, math.ceil(unit_mb * MEBIBYTE)
+    )
     tokenizer = load_tokenizer(tokenizer_path, special)
     with progress() as report:
         prepared = prepare(
@@ -192,6 +195,7 @@ def _run(
             "longest_row": manifest.longest_row,
             "shards": len(manifest.shards),
             "ledger": manifest.ledger.to_json(),
+            "shards_made_now": prepared.done_now,
             "inputs_added": prepared.added,
             "inputs_skipped": prepared.skipped,
             "seconds": round(seconds, 3),
