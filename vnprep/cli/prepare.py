@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -161,13 +162,16 @@ def _run(
     out: Path,
     eos_loss: bool,
     workers: int | None,
-    unit_mb: int,
+    unit_mb: float,
     max_record_mb: int,
     overwrite: bool,
+    append: bool,
     as_json: bool,
     max_len: int | None,
     truncation: Any,
 ) -> None:
+    if overwrite and append:
+        raise click.UsageError("--overwrite and --append cannot be given together")
     from vnprep.cli.console import closing_table, progress, stderr
     from vnprep.engines.local import default_workers
     from vnprep.prepare import prepare
@@ -175,7 +179,8 @@ def _run(
 
     began = time.monotonic()
     read = replace(read, max_record_bytes=max_record_mb * MEBIBYTE)
-    config = PrepareConfig(stage, read, eos_loss, max_len, truncation, unit_mb * MEBIBYTE)
+    unit_bytes = math.ceil(unit_mb * MEBIBYTE)
+    config = PrepareConfig(stage, read, eos_loss, max_len, truncation, unit_bytes)
     tokenizer = load_tokenizer(tokenizer_path, special)
     with progress() as report:
         prepared = prepare(
@@ -184,13 +189,15 @@ def _run(
             config,
             tokenizer,
             workers=workers or default_workers(),
-            overwrite=overwrite,
+            mode="overwrite" if overwrite else "append" if append else "new",
             report=report,
             tell=lambda line: click.echo(line, err=True),
         )
     seconds = time.monotonic() - began
     console = stderr()
-    if prepared.done_now == 0:
+    if append:
+        console.print(f"{prepared.added:,} inputs added, {prepared.skipped:,} were there already")
+    elif prepared.done_now == 0:
         console.print(f"{out} was finished already, by the same command on the same input")
     console.print(closing_table(prepared, out, seconds))
     if as_json:
@@ -204,6 +211,9 @@ def _run(
             "longest_row": manifest.longest_row,
             "shards": len(manifest.shards),
             "ledger": manifest.ledger.to_json(),
+            "shards_made_now": prepared.done_now,
+            "inputs_added": prepared.added,
+            "inputs_skipped": prepared.skipped,
             "seconds": round(seconds, 3),
         }
         click.echo(json.dumps(summary, ensure_ascii=False))
