@@ -12,6 +12,7 @@ from typing import Any
 from vnprep.config import PrepareConfig
 from vnprep.durable import canonical_json, sha256_text, write_text
 from vnprep.errors import OutputError
+from vnprep.packfile import PREFIX, remove_packs
 from vnprep.shards.manifest import FORMAT, MANIFEST_NAME, TOKENIZER_NAME, Manifest
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Plan
@@ -78,7 +79,7 @@ def _refuse_foreign(out: Path) -> None:
     foreign = [
         path.name
         for path in sorted(out.iterdir())
-        if path.name not in known and not path.name.startswith("shard-")
+        if path.name not in known and not path.name.startswith(("shard-", PREFIX))
     ]
     if foreign:
         raise OutputError(
@@ -116,6 +117,7 @@ def give_up(out: Path) -> None:
 def clear(out: Path) -> None:
     """Remove a data set, its manifest first, and nothing else; then the folder, if it is empty."""
     (out / MANIFEST_NAME).unlink(missing_ok=True)
+    remove_packs(out)
     for path in [*out.glob("shard-*.arrow*"), *out.glob("shard-*.rejects.jsonl*")]:
         path.unlink()
     (out / TOKENIZER_NAME).unlink(missing_ok=True)

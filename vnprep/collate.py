@@ -152,11 +152,11 @@ class Collator:
 
 
 def spans(counts: Ids, starts: Ids | None = None) -> Ids:
-    """Return ``start … start + count − 1`` for each count, one after another; starts are 0 or given.
+    """Return ``start … start + count − 1`` for each count, one after another.
 
     Args:
         counts: 0 or more, [spans].
-        starts: [spans].
+        starts: [spans]; all 0 if None.
     """
     shift = np.cumsum(counts) - counts
     if starts is not None:

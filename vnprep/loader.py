@@ -14,7 +14,7 @@ of workers then gives the same batches in the same order:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +72,11 @@ class Loader:
         self.accumulation = accumulation
         self.rank = rank
         self.world = world
-        self.seed = seed
         self.shuffle = shuffle
         self._samples = samples
         self._collator = samples.collator(seq_len)
         self._next = 0
-        self._order = Order(len(samples), seed, shuffle=shuffle)
+        self._reseed(seed)
 
     def __len__(self) -> int:
         return self.steps_per_epoch
@@ -142,6 +141,14 @@ class Loader:
     def _reseed(self, seed: int) -> None:
         self.seed = seed
         self._order = Order(len(self._samples), seed, shuffle=self.shuffle)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is spawned maps the files itself: the collator holds views of all data.
+        return {name: value for name, value in self.__dict__.items() if name != "_collator"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._collator = self._samples.collator(self.seq_len)
 
     def _numbers(self, step: int) -> NDArray[np.int64]:
         """Return the samples of a global step, [global_batch]."""

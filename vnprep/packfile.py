@@ -9,18 +9,26 @@ is passed over: packing in memory gives what it should say. A damaged one is an 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vnprep.durable import canonical_json, readable_json, sha256_file, sha256_text, write_text
+from vnprep.durable import (
+    TEMPORARY_SUFFIX,
+    canonical_json,
+    readable_json,
+    sha256_file,
+    sha256_text,
+    write_text,
+)
 from vnprep.errors import ShardError, TrainingError
 from vnprep.packindex import PackIndex
 from vnprep.shards.manifest import MANIFEST_NAME, FileRecord
@@ -135,14 +143,24 @@ def check_rows(shards: ShardSet, seq_len: int) -> None:
 def write_pack(shards: ShardSet, index: PackIndex) -> PackRecord:
     """Write an index into the folder of its shards; until it is whole, there is none."""
     folder, seq_len = shards.folder, index.seq_len
-    (folder / _record_name(seq_len)).unlink(missing_ok=True)
-    batch = index.to_batch()
-    file = write_shard(folder / _file_name(seq_len), batch.schema, [batch])
-    record = PackRecord(
-        seq_len, len(index), len(index.row), index.tokens, _manifest_sha256(folder), file
-    )
-    record.write(folder)
+    with _turn(folder):
+        (folder / _record_name(seq_len)).unlink(missing_ok=True)
+        batch = index.to_batch()
+        file = write_shard(folder / _file_name(seq_len), batch.schema, [batch])
+        record = PackRecord(
+            seq_len, len(index), len(index.row), index.tokens, _manifest_sha256(folder), file
+        )
+        record.write(folder)
     return record
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Let one process at a time write; the next one waits, and writes the same bytes."""
+    with (folder / MANIFEST_NAME).open("rb") as file:
+        with contextlib.suppress(OSError):  # some network file systems lock no file opened to read
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def find_pack(folder: Path, seq_len: int) -> tuple[PackRecord, PackIndex] | None:
@@ -165,6 +183,13 @@ def find_pack(folder: Path, seq_len: int) -> tuple[PackRecord, PackIndex] | None
 def is_pack_file(name: str) -> bool:
     """Tell whether a file of a data folder belongs to a pack index."""
     return _NAMES.fullmatch(name) is not None
+
+
+def remove_packs(folder: Path) -> None:
+    """Remove all pack indexes of a folder, whole or not: its rows are to change."""
+    for path in sorted(folder.glob(f"{PREFIX}*"), reverse=True):  # records before what they are of
+        if is_pack_file(path.name.removesuffix(TEMPORARY_SUFFIX)):
+            path.unlink()
 
 
 def pack_problems(folder: Path, lengths: NDArray[np.int64]) -> Iterator[tuple[str, str]]:

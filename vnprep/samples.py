@@ -1,4 +1,4 @@
-"""Samples of one or several data sets, numbered through: where their windows stand in the shards."""
+"""Samples of one or several data sets, numbered through, and where their windows stand."""
 
 from __future__ import annotations
 

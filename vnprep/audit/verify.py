@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vnprep.errors import VnprepError
+from vnprep.packfile import is_pack_file, pack_problems
 from vnprep.shards.manifest import MANIFEST_NAME, FileRecord, Manifest
 from vnprep.shards.read import ShardSet, file_problem
 from vnprep.tokenizer.load import parse_tokenizer
@@ -46,7 +47,7 @@ def verify(folder: Path, progress: Callable[[FileRecord], None] | None = None) -
 def _unknown_files(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     known = {record.name for record in manifest.files} | {MANIFEST_NAME}
     for path in sorted(folder.iterdir()):
-        if path.name not in known:
+        if path.name not in known and not is_pack_file(path.name):
             yield Problem(path.name, "not in the manifest")
 
 
@@ -61,6 +62,8 @@ def _contents(folder: Path, manifest: Manifest) -> Iterator[Problem]:
         yield Problem(MANIFEST_NAME, "its count of tokens is not that of the shards")
     if not manifest.ledger.closes or manifest.ledger.kept != manifest.rows:
         yield Problem(MANIFEST_NAME, "its ledger does not add up")
+    for name, what in pack_problems(folder, shards.lengths):
+        yield Problem(name, what)
     text = shards.tokenizer_path.read_text(encoding="utf-8")
     tokenizer = parse_tokenizer(text, special=manifest.tokenizer.special)
     if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
