@@ -42,11 +42,10 @@ _SECONDS_BETWEEN_LINES = 5.0
 def pack_command(
     folder: Path, seq_len: int, data_check: Literal["full", "sizes"], as_json: bool
 ) -> None:
-    """Write an index that lays the rows of a data set side by side, in rows of --seq-len.
+    """Write an index that lays the rows of a data set side by side, for one sequence length.
 
     The index is a small file in DIR; no token is copied, and training with this length finds it.
-    Pretraining rows that are longer go on in another packed row. Indexes for several lengths
-    may stand side by side.
+    A longer pretraining row goes on in another packed row. Several lengths may stand side by side.
 
     \b
     Example:
