@@ -136,19 +136,27 @@ class Collator:
 
     def _pad(self, windows: Windows, width: int) -> tuple[Windows, NDArray[np.int32]]:
         """Add each row's padding as a window; return also the document number of every window."""
+        rows = np.arange(len(windows.counts))
         row_ends = np.cumsum(windows.counts)
-        ends = np.concatenate(([0], np.cumsum(windows.length)))
-        used = np.diff(ends[row_ends], prepend=0)
-        length = np.insert(windows.length, row_ends, width - used)
+        token_ends = np.concatenate(([0], np.cumsum(windows.length)))[row_ends]
+        used = np.diff(token_ends, prepend=0)
+        padding_at = row_ends + rows
+        windows_at = np.arange(len(windows.length)) + np.repeat(rows, windows.counts)
+
+        def merged(of_windows: Ids, of_padding: Ids | int) -> Ids:
+            both = np.empty(len(windows_at) + len(rows), dtype=np.int64)
+            both[windows_at], both[padding_at] = of_windows, of_padding
+            return both
+
+        length = merged(windows.length, width - used)
         there = length > 0
-        documents = np.insert(spans(windows.counts), row_ends, -1).astype(np.int32)
         padded = Windows(
             windows.counts,
-            np.insert(windows.source, row_ends, self._padding)[there],
-            np.insert(windows.begin, row_ends, 0)[there],
+            merged(windows.source, self._padding)[there],
+            merged(windows.begin, 0)[there],
             length[there],
         )
-        return padded, documents[there]
+        return padded, merged(spans(windows.counts), -1)[there].astype(np.int32)
 
 
 def spans(counts: Ids, starts: Ids | None = None) -> Ids:
