@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_the_same_rows_and_length_give_the_same_bytes(shards: ShardSet) -> None:
     first = content()
     pack(shards, 16)
     assert content() == first and len(first) == 2
+
+
+def test_two_at_once_write_one_index(shards: ShardSet) -> None:
+    index = pack_shards(shards, 16)
+    with ThreadPoolExecutor(8) as threads:
+        records = list(threads.map(lambda _: write_pack(shards, index), range(40)))
+    assert all(record == records[0] for record in records)
+    assert verify(shards.folder) == []
 
 
 def test_several_lengths_stand_side_by_side(shards: ShardSet) -> None:
@@ -138,6 +147,19 @@ def test_an_index_without_its_record_is_none(shards: ShardSet) -> None:
     assert find_pack(shards.folder, 16) is None
     (problem,) = verify(shards.folder)
     assert (problem.file, "record" in problem.what) == ("pack-16.arrow", True)
+
+
+def test_writing_again_that_is_cut_short_leaves_none(shards: ShardSet) -> None:
+    """The old record goes first: it would call the new index damaged."""
+    write_pack(shards, PackIndex.alone(shards.lengths, 16))
+    in_the_way = shards.folder / "pack-16.json.tmp"
+    in_the_way.mkdir()
+    with pytest.raises(OSError):
+        pack(shards, 16)
+    assert find_pack(shards.folder, 16) is None
+    in_the_way.rmdir()
+    pack(shards, 16)
+    assert verify(shards.folder) == []
 
 
 def test_a_record_without_its_index_is_damage(shards: ShardSet) -> None:
