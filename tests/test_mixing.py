@@ -46,6 +46,11 @@ def test_seven_to_three() -> None:
     assert numbers.tolist() == [0, 0, 1, 2, 3, 1, 4, 5, 2, 6]
 
 
+def test_seven_of_any_ten() -> None:
+    streams, _ = Mixing([0.7, 0.3]).turns(0, 1_000)
+    assert set(np.convolve(streams == 0, np.ones(10, dtype=int), "valid").tolist()) == {7}
+
+
 def test_far_out_the_counts_are_exact() -> None:
     first = 10**18
     streams, numbers = Mixing([7, 3]).turns(first, 10)
