@@ -10,7 +10,7 @@ of tokens:
     padded         PaddedLoader, one process: a row an example, padded to the longest
     DataLoader     torch's, a row an example, padded to the longest by its collate_fn
     DataLoader, 2  the same with two worker processes, their start not counted
-    plain loop     packed rows filled by a loop over their rows in Python
+    plain loop     the same packed rows and arrays, filled by a loop over rows in Python
 
 The sides take turns; medians of tokens a second are printed, padding not counted as tokens.
 Without DIR, the samples in data/ are prepared in a temporary folder.
@@ -98,19 +98,24 @@ def plain_loop(shards: ShardSet, seq_len: int, micro_batch: int) -> Iterator[Cou
         input_ids = np.zeros((len(numbers), seq_len), dtype=np.int64)
         labels = np.full_like(input_ids, IGNORED)
         position_ids = np.zeros_like(input_ids)
-        tokens = 0
+        document_ids = np.full(input_ids.shape, -1, dtype=np.int32)
+        cu_seqlens = [0]
         for place, number in enumerate(numbers):
             at = 0
-            for item in bins[int(number)]:
+            for document, item in enumerate(bins[int(number)]):
                 begin, length = int(cut.start[item]), int(cut.length[item])
                 ids, target, mask = shards.arrays(int(cut.row[item]))
                 part, to = slice(begin, begin + length), slice(at, at + length)
                 input_ids[place, to] = ids[part]
                 labels[place, to] = np.where(mask[part] != 0, target[part].astype(int), IGNORED)
                 position_ids[place, to] = np.arange(length)
+                document_ids[place, to] = document
+                cu_seqlens.append(cu_seqlens[-1] + length)
                 at += length
-            tokens += at
-        yield tokens, len(numbers)
+            if at < seq_len:
+                cu_seqlens.append(cu_seqlens[-1] + seq_len - at)
+        np.array(cu_seqlens, dtype=np.int32)
+        yield int((document_ids >= 0).sum()), len(numbers)
 
 
 def rate(batches: Iterator[Counts], seconds: float) -> tuple[float, float]:
