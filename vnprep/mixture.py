@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vnprep.errors import TrainingError
-from vnprep.loader import Loader, check_range, packed
+from vnprep.loader import packed
 from vnprep.mixing import Mixing
 from vnprep.order import Order
 from vnprep.samples import Samples
 from vnprep.shards.read import ShardSet
+from vnprep.steps import Loader, check_range
 
 #: Between the seeds of two data sets: 2⁶⁴ / golden ratio, as SplitMix64 has it.
 _SEED_STEP = 0x9E3779B97F4A7C15

@@ -25,6 +25,7 @@ from vnprep.durable import (
 from vnprep.engines.local import Job, run_units
 from vnprep.errors import InputError, NoRowsError, VnprepError
 from vnprep.pipeline import rejects_name
+from vnprep.sampling import sample_inputs
 from vnprep.shards.ledger import Ledger
 from vnprep.shards.manifest import (
     TOKENIZER_NAME,
@@ -36,6 +37,7 @@ from vnprep.shards.manifest import (
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Plan, Unit, find_inputs, make_plan
 from vnprep.tokenizer.load import LoadedTokenizer
+from vnprep.tokenizer.parity import choose_encoder
 
 _EXAMPLES = 3
 
@@ -109,6 +111,7 @@ def prepare(
     workers: int = 1,
     overwrite: bool = False,
     report: Report | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Turn inputs into a data folder.
 
@@ -120,13 +123,14 @@ def prepare(
         workers: processes; any number gives the same bytes.
         overwrite: remove a data set that stands in ``out``.
         report: called as work goes on.
+        tell: called with lines for the user on what is passed over.
 
     Raises:
         InputError: an input cannot be used.
         NoRowsError: nothing was left to write.
         OutputError: ``out`` holds something else, or another run is writing there.
     """
-    inputs = find_inputs(arguments, config.read.format)
+    inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
     total = sum(item.path.stat().st_size for item in inputs)
     plan = make_plan(
         inputs, config.read, config.unit_bytes, _Totals("plan", total, report).add_bytes
@@ -162,7 +166,8 @@ def _run(
         if unit.number in records:
             totals.add(unit, records[unit.number])
     todo = [unit for unit in plan.units if unit.number not in records]
-    job = Job(config, tokenizer.text, tokenizer.special, out)
+    choice = choose_encoder(tokenizer, sample_inputs(plan, config.read))
+    job = Job(config, tokenizer.text, tokenizer.special, choice.name, out)
     for unit, record in run_units(job, todo, workers):
         write_text(_record_path(out, unit), readable_json(record.to_json()))
         records[unit.number] = record
@@ -194,8 +199,8 @@ def _committed(out: Path, unit: Unit) -> ShardRecord | None:
 
 def _refuse_changed(plan: Plan) -> None:
     """Refuse inputs that grew or shrank while they were read."""
-    for record in plan.inputs:
-        if Path(record.name).stat().st_size != record.bytes:
+    for source, record in zip(plan.sources, plan.inputs, strict=True):
+        if source.path.stat().st_size != record.bytes:
             raise InputError(
                 "changed while it was being read",
                 place=record.name,
