@@ -16,6 +16,7 @@ import click
 
 from vnprep import __version__
 from vnprep.cli.inspect import inspect_command
+from vnprep.cli.pack import pack_command
 from vnprep.cli.prepare import finetune_pairs, pretrain_text, pretrain_tsv
 from vnprep.cli.tokenizer import tokenizer_group
 from vnprep.cli.verify import verify_command
@@ -33,6 +34,7 @@ def cli() -> None:
       vnprep pretrain-tsv data/pretrain.tsv --tokenizer tokenizer.json --out pre/
       vnprep finetune-pairs pairs.tsv --tokenizer tokenizer.json --out ft/
       vnprep inspect ft/ --sample 3
+      vnprep pack pre/ --seq-len 2048
       vnprep verify ft/
     then train/pretrain.py, train/finetune.py and train/generate.py.
     """
@@ -44,6 +46,7 @@ for _command in (
     pretrain_text,
     finetune_pairs,
     inspect_command,
+    pack_command,
     verify_command,
 ):
     cli.add_command(_command)
