@@ -18,6 +18,7 @@ from vnprep.errors import ShardError, TrainingError
 from vnprep.loader import PackedLoader
 from vnprep.packfile import find_pack, pack_shards, write_pack
 from vnprep.packindex import PackIndex
+from vnprep.shards.folder import is_own
 from vnprep.shards.read import ShardSet
 
 MakeData = Callable[..., Path]
