@@ -21,7 +21,7 @@ LAYERS = [
     {"truncation", "tokenizer.measure"},
     {"shards"},
     {"sources"},
-    {"pipeline", "loader", "tokenizer.corpus", "audit"},
+    {"pipeline", "loader", "tokenizer.corpus", "audit", "export"},
     {"engines"},
     {"claim"},
     {"prepare"},

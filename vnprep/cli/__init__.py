@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from vnprep import __version__
+from vnprep.cli.export import export_command
 from vnprep.cli.inspect import inspect_command
 from vnprep.cli.prepare import finetune_pairs, pretrain_text, pretrain_tsv
 from vnprep.cli.tokenizer import tokenizer_group
@@ -44,6 +45,7 @@ for _command in (
     finetune_pairs,
     inspect_command,
     verify_command,
+    export_command,
 ):
     cli.add_command(_command)
 
