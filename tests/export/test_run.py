@@ -14,6 +14,7 @@ from vnprep.durable import folder_lock, sha256_file
 from vnprep.errors import OutputError, ShardError
 from vnprep.export.huggingface import HuggingFace
 from vnprep.export.megatron import Megatron
+from vnprep.export.run import export
 from vnprep.export.sequences import read_blocks
 from vnprep.export.target import Advance, Source, Target
 from vnprep.shards.manifest import FileRecord, Manifest
@@ -54,6 +55,20 @@ def test_the_same_data_gives_the_same_bytes(
         run_export(prepared.folder, target, tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+def test_one_shard_is_mapped_at_a_time(prepare: Any, tmp_path: Path, target: Target) -> None:
+    prepared = prepare()
+    mapped: list[int] = []
+
+    def look(_phase: str, _done: int, _total: int) -> None:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+        mapped.append(sum(f"shard-{number:05d}.arrow" in maps for number in range(3)))
+
+    export(prepared.folder, target, tmp_path / "out", look)
+    assert max(mapped) == 1
 
 
 def test_an_existing_folder_is_refused_and_left_alone(
