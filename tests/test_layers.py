@@ -14,14 +14,14 @@ ROOT = Path(vnprep.__file__).parent
 #: From the bottom up. A module may import what stands on a lower line, or its own package.
 LAYERS = [
     {"errors"},
-    {"durable", "config", "tokenizer.special"},
+    {"durable", "config", "tokenizer.special", "tokenizer.sample"},
     {"vietnamese", "examples"},
     {"tokenizer.load", "tokenizer.train"},
     {"tokenizer.encode", "packing"},
     {"truncation", "tokenizer.measure"},
     {"shards"},
     {"sources"},
-    {"pipeline", "loader", "tokenizer.corpus", "audit", "export"},
+    {"pipeline", "loader", "tokenizer.corpus", "tokenizer.report", "audit", "export"},
     {"engines"},
     {"claim"},
     {"prepare"},
