@@ -23,7 +23,7 @@ from vnprep.shards.manifest import (
     ShardRecord,
     TokenizerRecord,
 )
-from vnprep.shards.schema import Origin, shard_schema, to_batch
+from vnprep.shards.schema import Origin, Origins, shard_schema, to_batch
 from vnprep.shards.write import write_excluded, write_shard
 from vnprep.tokenizer.load import parse_tokenizer
 from vnprep.tokenizer.special import SPECIAL_TOKENS, SpecialIds
@@ -78,7 +78,7 @@ def _write_unit(
     origins = [Origin(source, line, line * 10) for line in lines]
     schema = shard_schema(vocab_size - 1)
     name = f"shard-{number:05d}"
-    batch = to_batch(columns, origins, [source], schema)
+    batch = to_batch(columns, Origins.of(origins, [source]), [source], schema)
     file = write_shard(folder / f"{name}.arrow", schema, [batch])
     left_out = Excluded(Origin(source, 1_000 + number, None), "rejected", "empty", "no text")
     rejects = write_excluded(folder / f"{name}.rejects.jsonl", [left_out])

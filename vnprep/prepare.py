@@ -25,6 +25,7 @@ from vnprep.durable import (
 from vnprep.engines.local import Job, run_units
 from vnprep.errors import InputError, NoRowsError, VnprepError
 from vnprep.pipeline import rejects_name
+from vnprep.sampling import sample_inputs
 from vnprep.shards.ledger import Ledger
 from vnprep.shards.manifest import (
     TOKENIZER_NAME,
@@ -36,6 +37,7 @@ from vnprep.shards.manifest import (
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Plan, Unit, find_inputs, make_plan
 from vnprep.tokenizer.load import LoadedTokenizer
+from vnprep.tokenizer.parity import choose_encoder
 
 _EXAMPLES = 3
 
@@ -162,7 +164,8 @@ def _run(
         if unit.number in records:
             totals.add(unit, records[unit.number])
     todo = [unit for unit in plan.units if unit.number not in records]
-    job = Job(config, tokenizer.text, tokenizer.special, out)
+    choice = choose_encoder(tokenizer, sample_inputs(plan, config.read))
+    job = Job(config, tokenizer.text, tokenizer.special, choice.name, out)
     for unit, record in run_units(job, todo, workers):
         write_text(_record_path(out, unit), readable_json(record.to_json()))
         records[unit.number] = record

@@ -19,7 +19,9 @@ from vnprep.errors import VnprepError
 from vnprep.pipeline import make_shard
 from vnprep.shards.manifest import ShardRecord
 from vnprep.sources.plan import Unit
+from vnprep.tokenizer.encode import Encoder
 from vnprep.tokenizer.load import LoadedTokenizer, parse_tokenizer
+from vnprep.tokenizer.parity import make_encoder
 from vnprep.tokenizer.special import SpecialIds
 
 _LOOK_SECONDS = 0.5
@@ -32,10 +34,11 @@ class Job:
     config: PrepareConfig
     tokenizer_text: str
     special: SpecialIds
+    encoder: str
     folder: Path
 
 
-_worker: tuple[Job, LoadedTokenizer] | None = None
+_worker: tuple[Job, LoadedTokenizer, Encoder] | None = None
 
 
 def default_workers() -> int:
@@ -53,8 +56,9 @@ def run_units(job: Job, units: Sequence[Unit], workers: int) -> Iterator[tuple[U
     """
     if workers == 1 or len(units) <= 1:
         tokenizer = parse_tokenizer(job.tokenizer_text, special=job.special)
+        encoder = make_encoder(tokenizer, job.encoder)
         for unit in units:
-            yield unit, make_shard(unit, job.config, tokenizer, job.folder)
+            yield unit, make_shard(unit, job.config, tokenizer, encoder, job.folder)
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -97,7 +101,8 @@ def _start_worker(job: Job, stop: Event) -> None:
     threading.Thread(target=_exit_when_told, args=(stop,), daemon=True).start()
     # Processes are the parallelism: threads below them would fight for the same cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _worker = job, parse_tokenizer(job.tokenizer_text, special=job.special)
+    tokenizer = parse_tokenizer(job.tokenizer_text, special=job.special)
+    _worker = job, tokenizer, make_encoder(tokenizer, job.encoder)
 
 
 def _exit_when_told(stop: Event) -> None:
@@ -111,5 +116,5 @@ def _exit_when_told(stop: Event) -> None:
 
 def _run(unit: Unit) -> ShardRecord:
     assert _worker is not None, "the worker was not started"
-    job, tokenizer = _worker
-    return make_shard(unit, job.config, tokenizer, job.folder)
+    job, tokenizer, encoder = _worker
+    return make_shard(unit, job.config, tokenizer, encoder, job.folder)

@@ -53,7 +53,7 @@ def read_lines(
         offset += len(raw)
         number += 1
         if len(raw) > limit and not raw.endswith(b"\n"):
-            offset += _skip_line(file)
+            offset += skip_line(file)
             yield rejected(origin, "too-large", f"the line is longer than {limit:,} bytes")
             continue
         if origin.byte_offset == 0:
@@ -70,7 +70,7 @@ def decode(raw: bytes, origin: Origin) -> Line | Excluded:
         return rejected(origin, "invalid-utf8", detail, raw.decode("utf-8", "backslashreplace"))
 
 
-def _skip_line(file: BinaryIO) -> int:
+def skip_line(file: BinaryIO) -> int:
     """Read past the rest of a line; return its bytes."""
     skipped = 0
     while raw := file.readline(_SKIP):

@@ -65,14 +65,18 @@ def _from_lines(
             yield from seed_tsv.read_seed_tsv(lines, source)
             return
         case ("text", "text"):
-            by_line = options.text_split == "line"
-            yield from text.by_line(lines) if by_line else text.by_paragraph(lines, options)
+            if options.text_split == "line":
+                yield from (
+                    text.one_line(line) if isinstance(line, Line) else line for line in lines
+                )
+            else:
+                yield from text.by_paragraph(lines, options)
             return
         case ("text" | "blocks", "pairs"):
             yield from blocks.read_blocks(lines)
             return
         case ("jsonl", "text" | "pairs"):
-            rows = jsonl.read_jsonl(lines)
+            rows = jsonl.read_jsonl(lines, _wanted(options))
         case ("csv", "text" | "pairs"):
             limit = options.max_record_bytes
             rows = delimited.read_csv(lines, source, _wanted(options), _CSV, limit)
