@@ -2,87 +2,88 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnprep.tokenizer.sample import BLOCK_CHARACTERS, draw_sample
+from vnprep.tokenizer.sample import RUN_BYTES, draw_sample
 
-texts_without_nul = st.lists(
-    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
-    | st.builds(
-        lambda part, times: part * times,
-        st.sampled_from(["ầ", "a b ", "x\n"]),
-        st.integers(0, 50_000),
-    ),
-    max_size=8,
+_any_text = st.text(st.characters(exclude_categories=["Cs"]))
+_long_text = st.builds(
+    lambda part, times: part * times,
+    st.sampled_from(["ầ", "a b ", "x\n", "😀"]),
+    st.integers(0, 50_000),
 )
+batches_of_texts = st.lists(st.lists(_any_text | _long_text, max_size=5), max_size=4)
 
 
-@given(texts_without_nul)
-def test_texts_that_fit_are_all_used_and_not_a_letter_is_lost(texts: list[str]) -> None:
-    sample = draw_sample(texts, 1 << 30)
+def _arrays(batches: Sequence[Sequence[str]]) -> list[pa.LargeStringArray]:
+    return [pa.array(batch, type=pa.large_string()) for batch in batches]
+
+
+@given(batches_of_texts)
+def test_texts_that_fit_are_all_used_and_not_a_letter_is_lost(batches: list[list[str]]) -> None:
+    sample = draw_sample(_arrays(batches), 1 << 30)
+    texts = [text for batch in batches for text in batch]
     assert "".join(sample) == "".join(texts)
     assert sample.is_all
     assert sample.texts_read == sample.texts_used == len(texts)
     assert sample.bytes_read == sample.bytes_used == len("".join(texts).encode())
-    assert all(len(text) <= BLOCK_CHARACTERS for text in sample)
+    assert all(len(text.encode()) <= RUN_BYTES for text in sample)
 
 
-@given(texts_without_nul, st.integers(1, 200_000))
-def test_counts_are_those_of_the_texts_that_come_out(texts: list[str], limit: int) -> None:
-    sample = draw_sample(texts, limit)
+@given(batches_of_texts, st.integers(1, 200_000))
+def test_counts_are_those_of_the_texts_that_come_out(batches: list[list[str]], limit: int) -> None:
+    sample = draw_sample(_arrays(batches), limit)
     assert sample.bytes_used == len("".join(sample).encode())
-    assert sample.bytes_used <= limit or len(sample.blocks) == 1
-    assert sample.bytes_read == len("".join(texts).encode())
-    assert list(draw_sample(iter(texts), limit)) == list(sample)
+    assert sample.bytes_used <= limit or len(sample.runs) == 1
+    assert sample.bytes_read == sum(len(text.encode()) for batch in batches for text in batch)
+    assert list(draw_sample(_arrays(batches), limit)) == list(sample)
 
 
-def _numbered(count: int) -> Iterator[str]:
-    return (f"{number:09d} " + "một hai ba bốn " * 5 for number in range(count))
+@given(st.lists(st.text("ab ầ", max_size=50)))
+def test_short_texts_stay_apart(texts: list[str]) -> None:
+    whole = pa.array(["before", *texts, "after"], type=pa.large_string())
+    assert list(draw_sample([whole[1:-1]], 1 << 30)) == texts
+
+
+def _numbered(count: int) -> Iterator[pa.LargeStringArray]:
+    for start in range(0, count, 2_000):
+        numbers = range(start, min(start + 2_000, count))
+        texts = [f"{number:09d} " + "một hai ba bốn " * 5 for number in numbers]
+        yield pa.array(texts, type=pa.large_string())
 
 
 @pytest.mark.parametrize("count", [20_000, 200_000])
 def test_every_part_of_the_input_is_in_the_sample_and_in_order(count: int) -> None:
     sample = draw_sample(_numbered(count), 1_000_000)
+    assert (sample.texts_read, sample.is_all) == (count, False)
+    assert 0.9e6 < sample.bytes_used <= 1e6
     numbers = [int(text[:9]) for text in sample]
     assert numbers == sorted(numbers)
-    assert 0.9e6 < sample.bytes_used <= 1e6
-    quarters = [
-        sum(part <= 4 * number / count < part + 1 for number in numbers) for part in range(4)
-    ]
-    assert min(quarters) > 0.08 * len(numbers), quarters
-
-
-def test_a_shorter_input_gives_no_head_of_the_longer_one() -> None:
-    """The last run is as likely to be drawn as the first."""
-    chosen = [
-        int(text[:9]) for text in draw_sample(_numbered(100_000), 500_000) if text[:9].isdigit()
-    ]
-    middle = sum(chosen) / len(chosen)
-    assert 30_000 < middle < 70_000
+    assert len(numbers) == sample.texts_used
+    for quarter in range(4):
+        inside = sum(quarter <= 4 * number / count < quarter + 1 for number in numbers)
+        assert 0.05 < inside / len(numbers) < 0.6
 
 
 def test_memory_is_the_limit_whatever_the_input() -> None:
-    def peak(count: int) -> int:
-        tracemalloc.start()
-        draw_sample(_numbered(count), 500_000)
-        _, top = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return top
+    limit = 500_000
 
-    small, large = peak(20_000), peak(80_000)
-    assert large < 1.1 * small
-    assert large < 2 * 500_000
+    def held(count: int) -> int:
+        sample = draw_sample(_numbered(count), limit)
+        return sum(len(run.data) + run.offsets.nbytes for run in sample.runs)
+
+    assert 0.9 * limit < held(20_000) < 1.2 * limit
+    assert 0.9 * limit < held(100_000) < 1.2 * limit
 
 
 def test_long_texts_are_cut_where_a_word_ends() -> None:
-    text = "một hai " * 20_000
-    pieces = list(draw_sample([text], 1 << 30))
+    spaces, lines = "một hai " * 20_000, "một dòng\n" * 20_000
+    pieces = list(draw_sample(_arrays([[spaces]]), 1 << 30))
     assert len(pieces) > 1
     assert all(piece.startswith(" ") for piece in pieces[1:])
-    lines = "một dòng\n" * 20_000
-    assert all(piece.endswith("\n") for piece in draw_sample([lines], 1 << 30))
+    assert all(piece.endswith("\n") for piece in draw_sample(_arrays([[lines]]), 1 << 30))

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+import pyarrow as pa
+
 from vnprep.config import ReadOptions
-from vnprep.shards.ledger import Excluded
+from vnprep.sources.batch import TextBatch, coalesce
+from vnprep.sources.batches import read_batches
 from vnprep.sources.plan import Input, Piece
-from vnprep.sources.reading import read_records
 from vnprep.sources.sniff import sniff
 
 #: Called with the bytes of the input files that were read, and the bytes they have.
 Report = Callable[[int, int], None]
 
-_REPORT_EVERY = 1024
-
 
 class Corpus:
-    """The texts of some inputs, read once; counts what was left out."""
+    """The texts of some inputs, NFC, in batches of some MiB; counts what was left out."""
 
     def __init__(
         self, inputs: Sequence[Input], options: ReadOptions, report: Report | None = None
@@ -28,17 +28,20 @@ class Corpus:
         self._report = report or (lambda _done, _total: None)
         self.excluded: Counter[str] = Counter()
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[pa.LargeStringArray]:
+        return (batch.texts for batch in coalesce(self._batches()))
+
+    def _batches(self) -> Iterator[TextBatch]:
         sizes = [item.path.stat().st_size for item in self._inputs]
         done, total = 0, sum(sizes)
         for item, size in zip(self._inputs, sizes, strict=True):
-            piece = Piece(item, 0, None, 1)
-            for number, record in enumerate(read_records(piece, sniff(item, self._options))):
-                if number % _REPORT_EVERY == 0 and not item.compressed:
-                    self._report(done + (record.origin.byte_offset or 0), total)
-                if isinstance(record, Excluded):
-                    self.excluded[record.reason] += 1
-                else:
-                    yield from record.segments
+            for batch in read_batches(Piece(item, 0, None, 1), 0, sniff(item, self._options)):
+                self.excluded.update(record.reason for record in batch.excluded)
+                if batch.blank_lines:
+                    self.excluded["blank-line"] += batch.blank_lines
+                yield batch
+                # Of a compressed file the offset is not that in the file.
+                if len(batch) and not item.compressed:
+                    self._report(done + max(int(batch.byte_offset[-1]), 0), total)
             done += size
             self._report(done, total)

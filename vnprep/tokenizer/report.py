@@ -12,7 +12,7 @@ from vnprep.tokenizer.measure import tokens_per_syllable
 from vnprep.tokenizer.sample import Sample
 
 # Some 2 MB of text: enough for three digits, encoded in a second.
-_MEASURED_BLOCKS = 48
+_MEASURED_RUNS = 48
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Trained:
     @cached_property
     def measured(self) -> list[str]:
         """The texts of the sample that it is measured on, spread over the whole."""
-        return self.sample.spread(_MEASURED_BLOCKS)
+        return self.sample.spread(_MEASURED_RUNS)
 
     @cached_property
     def tokens_per_syllable(self) -> float:
