@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vnprep.tokenizer.sample import RUN_BYTES, draw_sample
@@ -24,6 +24,7 @@ def _arrays(batches: Sequence[Sequence[str]]) -> list[pa.LargeStringArray]:
     return [pa.array(batch, type=pa.large_string()) for batch in batches]
 
 
+@settings(deadline=None)
 @given(batches_of_texts)
 def test_texts_that_fit_are_all_used_and_not_a_letter_is_lost(batches: list[list[str]]) -> None:
     sample = draw_sample(_arrays(batches), 1 << 30)
@@ -35,6 +36,7 @@ def test_texts_that_fit_are_all_used_and_not_a_letter_is_lost(batches: list[list
     assert all(len(text.encode()) <= RUN_BYTES for text in sample)
 
 
+@settings(deadline=None)
 @given(batches_of_texts, st.integers(1, 200_000))
 def test_counts_are_those_of_the_texts_that_come_out(batches: list[list[str]], limit: int) -> None:
     sample = draw_sample(_arrays(batches), limit)
@@ -44,6 +46,7 @@ def test_counts_are_those_of_the_texts_that_come_out(batches: list[list[str]], l
     assert list(draw_sample(_arrays(batches), limit)) == list(sample)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab ầ", max_size=50)))
 def test_short_texts_stay_apart(texts: list[str]) -> None:
     whole = pa.array(["before", *texts, "after"], type=pa.large_string())

@@ -11,8 +11,8 @@ from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.tokenizer.measure import tokens_per_syllable
 from vnprep.tokenizer.sample import Sample
 
-# Some 2 MB of text: enough for three digits, encoded in a second.
-_MEASURED_RUNS = 48
+# Half a MB of text: enough for three digits, and encoded at once.
+_MEASURED_RUNS = 16
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,8 @@ def draw_sample(batches: Iterable[pa.LargeStringArray], limit: int) -> Sample:
         heapq.heappush(heap, (-_hash(number), number, run))
         while held > limit and len(heap) > 1:
             held -= len(heapq.heappop(heap)[2].data)
+    # What reading took, the trainer will need.
+    pa.default_memory_pool().release_unused()
     in_order = sorted(heap, key=lambda entry: entry[1])
     return Sample(tuple(run for _, _, run in in_order), texts_read, bytes_read)
 
