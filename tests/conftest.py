@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from vnprep.cli import main
 from vnprep.durable import sha256_file
 from vnprep.examples import Segments, build
+from vnprep.shards.inputs import inputs_name, write_inputs
 from vnprep.shards.ledger import Excluded, Ledger
 from vnprep.shards.manifest import (
     TOKENIZER_NAME,
@@ -127,8 +128,10 @@ def make_data() -> MakeData:
         Manifest(
             stage="finetune" if stage == "finetune" else "pretrain",
             config={"eos_loss": options.get("eos_loss", True)},
-            inputs=(FileRecord("rows.txt", 0, "0" * 64),),
-            tokenizer=TokenizerRecord(tokenizer.fingerprint, tokenizer.vocab_size, SPECIAL),
+            inputs=(write_inputs(folder / inputs_name(0), [FileRecord("rows.txt", 0, "0" * 64)]),),
+            tokenizer=TokenizerRecord(
+                tokenizer.fingerprint, tokenizer.vocab_size, SPECIAL, "tokenizers"
+            ),
             tokenizer_file=file_record(folder / TOKENIZER_NAME),
             shards=tuple(shards),
         ).write(folder)

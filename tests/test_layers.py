@@ -14,7 +14,7 @@ ROOT = Path(vnprep.__file__).parent
 #: From the bottom up. A module may import what stands on a lower line, or its own package.
 LAYERS = [
     {"errors"},
-    {"durable", "config", "tokenizer.special", "texts"},
+    {"durable", "config", "interrupts", "tokenizer.special", "texts"},
     {"vietnamese", "examples"},
     {"tokenizer.load", "tokenizer.train", "tokenizer.sample"},
     {"tokenizer.encode", "packing"},
@@ -24,9 +24,11 @@ LAYERS = [
     {"sources"},
     {"pipeline", "sampling", "loader", "tokenizer.corpus", "tokenizer.report", "audit", "export"},
     {"engines"},
+    {"commit", "append"},
     {"claim"},
     {"prepare"},
     {"cli"},
+    {"__main__"},
 ]
 
 

@@ -1,8 +1,9 @@
 """The command line: ``vnprep``.
 
 Data goes to stdout, progress and errors to stderr. Exit codes: 0 done; 1 the data or files are
-at fault; 2 the command is; 130 interrupted. Modules of this package import click alone at the
-top, so that ``--help`` answers at once; a command imports what it needs when it runs.
+at fault; 2 the command is; 130 interrupted, 143 terminated (``vnprep.interrupts``). Modules of
+this package import click alone at the top, so that ``--help`` answers at once; a command imports
+what it needs when it runs.
 """
 
 from __future__ import annotations

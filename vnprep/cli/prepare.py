@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vnprep.cli.options import Command, format_option, inputs_argument, prepare_options
+from vnprep.cli.options import (
+    Command,
+    delimiter_option,
+    format_option,
+    inputs_argument,
+    prepare_options,
+)
 from vnprep.config import MEBIBYTE, PrepareConfig, ReadOptions, Stage, truncations
 
 
@@ -61,6 +69,7 @@ def pretrain_tsv(inputs: tuple[str, ...], **options: Any) -> None:
     "--text-field", default="text", show_default=True, help="Field or column with the text."
 )
 @click.option("--quoted-tsv", is_flag=True, help="Cells of a TSV may be quoted, as from Excel.")
+@delimiter_option
 @prepare_options
 @_truncation_options("pretrain")
 def pretrain_text(
@@ -69,12 +78,13 @@ def pretrain_text(
     split: Any,
     text_field: str,
     quoted_tsv: bool,
+    delimiter: str | None,
     **options: Any,
 ) -> None:
     """Prepare pretraining data from plain documents.
 
-    Takes .txt, .jsonl, .csv, .tsv and .parquet, each also with .gz, .bz2, .xz or .zst; files,
-    folders and globs.
+    Takes .txt, .jsonl, .json, .csv, .tsv, .parquet and .arrow; text also with .gz, .bz2, .xz or
+    .zst. INPUT is a file, a folder, a glob, or - for standard input.
 
     \b
     Examples:
@@ -88,6 +98,7 @@ def pretrain_text(
         text_split=split,
         text_field=text_field,
         quoted_tsv=quoted_tsv,
+        delimiter=delimiter,
     )
     _run("pretrain", read, inputs, **options)
 
@@ -104,6 +115,7 @@ def pretrain_text(
     help="Field with chat messages ({role, content}), where there is no request field.",
 )
 @click.option("--quoted-tsv", is_flag=True, help="Cells of a TSV may be quoted, as from Excel.")
+@delimiter_option
 @prepare_options
 @_truncation_options("finetune")
 def finetune_pairs(
@@ -113,12 +125,14 @@ def finetune_pairs(
     response_field: str,
     messages_field: str,
     quoted_tsv: bool,
+    delimiter: str | None,
     **options: Any,
 ) -> None:
     """Prepare fine-tuning data from requests and responses; only responses carry loss.
 
-    Takes .tsv, .csv, .jsonl and .parquet with the columns request and response, chat messages,
-    or .txt with "Request: …" and "Response: …" lines; each also with .gz, .bz2, .xz or .zst.
+    Takes .tsv, .csv, .jsonl, .json, .parquet and .arrow with the columns request and response,
+    chat messages, or .txt with "Request: …" and "Response: …" lines; text also with .gz, .bz2,
+    .xz or .zst. INPUT is a file, a folder, a glob, or - for standard input.
 
     \b
     Examples:
@@ -133,6 +147,7 @@ def finetune_pairs(
         response_field=response_field,
         messages_field=messages_field,
         quoted_tsv=quoted_tsv,
+        delimiter=delimiter,
     )
     _run("finetune", read, inputs, **options)
 
@@ -147,19 +162,25 @@ def _run(
     out: Path,
     eos_loss: bool,
     workers: int | None,
-    unit_mb: int,
+    unit_mb: float,
+    max_record_mb: int,
     overwrite: bool,
+    append: bool,
     as_json: bool,
     max_len: int | None,
     truncation: Any,
 ) -> None:
+    if overwrite and append:
+        raise click.UsageError("--overwrite and --append cannot be given together")
     from vnprep.cli.console import closing_table, progress, stderr
     from vnprep.engines.local import default_workers
     from vnprep.prepare import prepare
     from vnprep.tokenizer.load import load_tokenizer
 
     began = time.monotonic()
-    config = PrepareConfig(stage, read, eos_loss, max_len, truncation, unit_mb * MEBIBYTE)
+    read = replace(read, max_record_bytes=max_record_mb * MEBIBYTE)
+    unit_bytes = math.ceil(unit_mb * MEBIBYTE)
+    config = PrepareConfig(stage, read, eos_loss, max_len, truncation, unit_bytes)
     tokenizer = load_tokenizer(tokenizer_path, special)
     with progress() as report:
         prepared = prepare(
@@ -168,12 +189,15 @@ def _run(
             config,
             tokenizer,
             workers=workers or default_workers(),
-            overwrite=overwrite,
+            mode="overwrite" if overwrite else "append" if append else "new",
             report=report,
+            tell=lambda line: click.echo(line, err=True),
         )
     seconds = time.monotonic() - began
     console = stderr()
-    if prepared.done_now == 0:
+    if append:
+        console.print(f"{prepared.added:,} inputs added, {prepared.skipped:,} were there already")
+    elif prepared.done_now == 0:
         console.print(f"{out} was finished already, by the same command on the same input")
     console.print(closing_table(prepared, out, seconds))
     if as_json:
@@ -187,6 +211,9 @@ def _run(
             "longest_row": manifest.longest_row,
             "shards": len(manifest.shards),
             "ledger": manifest.ledger.to_json(),
+            "shards_made_now": prepared.done_now,
+            "inputs_added": prepared.added,
+            "inputs_skipped": prepared.skipped,
             "seconds": round(seconds, 3),
         }
         click.echo(json.dumps(summary, ensure_ascii=False))

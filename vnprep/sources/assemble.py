@@ -20,6 +20,7 @@ from vnprep.sources.lines import Line
 from vnprep.sources.records import Record, conversation, document
 from vnprep.sources.text import one_line
 from vnprep.texts import text_bytes, text_offsets
+from vnprep.vietnamese.normalize import to_nfc
 from vnprep.vietnamese.quick_check import spaced, spaced_starts, suspects
 
 Ints = NDArray[np.int64]
@@ -94,7 +95,9 @@ def _needs_care(texts: pa.LargeStringArray, width: int, *, both_ends: bool) -> N
         return np.zeros(0, dtype=np.bool_)
     data, offsets = text_bytes(texts), text_offsets(texts)
     careful = spaced(data, offsets) if both_ends else spaced_starts(data, offsets)
-    careful[suspects(data, offsets)] = True
+    for number in suspects(data, offsets).tolist():
+        text: str = texts[number].as_py()
+        careful[number] |= "\0" in text or to_nfc(text) is not text
     return np.asarray(careful.reshape(-1, width).any(axis=1))
 
 

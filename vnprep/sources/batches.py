@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from vnprep.config import ReadOptions
 from vnprep.sources.batch import TextBatch, gather
 from vnprep.sources.chunks import read_chunks
+from vnprep.sources.foreign import refuse_foreign
+from vnprep.sources.formats import TABLES
 from vnprep.sources.jsonl_columns import read_jsonl_batches
 from vnprep.sources.opening import open_bytes
 from vnprep.sources.plan import Piece
-from vnprep.sources.reading import _refuse_foreign, read_records
+from vnprep.sources.reading import read_records
+from vnprep.sources.table_columns import read_table_batches
 from vnprep.sources.text_columns import read_line_batches
 
 
@@ -27,12 +30,15 @@ def read_batches(piece: Piece, source: int, options: ReadOptions) -> Iterator[Te
     """
     item = piece.input
     by_line = item.format == "text" and options.layout == "text" and options.text_split == "line"
-    if item.format != "jsonl" and not by_line:
+    if item.format in TABLES and options.layout != "seed-tsv":
+        yield from read_table_batches(piece, source, options)
+        return
+    if not by_line and (item.format != "jsonl" or options.layout == "seed-tsv"):
         yield from gather(read_records(piece, options), source)
         return
     with open_bytes(item.path, piece.start) as file:
         if piece.start == 0:
-            _refuse_foreign(file, item.name)
+            refuse_foreign(file, item.name, item.format, by_lines=True)
         chunks = read_chunks(
             file,
             item.name,

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from vnprep.shards.ledger import Excluded
 from vnprep.shards.schema import Origin
-from vnprep.sources.lines import Line, decode, skip_line
-from vnprep.sources.records import rejected
+from vnprep.sources.lines import Line, decode, skip_line, too_long
 
 Ints = NDArray[np.int64]
 
@@ -127,32 +126,30 @@ def read_chunks(
         data = file.read(room if end is None else min(room, end - offset))
         if not data:
             return
+        rest, beginning = 0, b""
         if not data.endswith(b"\n"):
-            data, rest = _whole_lines(file, data, limit)
-            if rest is not None:
-                if data:
-                    yield Chunk(data, source, offset, number)
-                    offset += len(data)
-                    number += data.count(b"\n")
-                detail = f"the line is longer than {limit:,} bytes"
-                yield rejected(Origin(source, number, offset), "too-large", detail)
-                offset += rest
-                number += 1
-                continue
-        yield Chunk(data, source, offset, number)
-        offset += len(data)
-        number += data.count(b"\n")
+            data, rest, beginning = _whole_lines(file, data, limit)
+        if data:
+            chunk = Chunk(data, source, offset, number)
+            yield chunk
+            offset += len(data)
+            number += len(chunk.starts)
+        if rest:
+            yield too_long(Origin(source, number, offset), limit, beginning)
+            offset += rest
+            number += 1
 
 
-def _whole_lines(file: BinaryIO, data: bytes, limit: int) -> tuple[bytes, int | None]:
+def _whole_lines(file: BinaryIO, data: bytes, limit: int) -> tuple[bytes, int, bytes]:
     """Read on to the end of the last line.
 
     Returns:
-        The whole lines, and None; or those before a line that is too long, and its bytes.
+        The whole lines; and of a last line that is too long its length, 0 if there is none, and
+        its beginning.
     """
     begun = data.rfind(b"\n") + 1
     tail = file.readline(max(limit + 1 - (len(data) - begun), 0))
     length = len(data) - begun + len(tail)
     if length <= limit or tail.endswith(b"\n"):
-        return data + tail, None
-    return data[:begun], length + skip_line(file)
+        return data + tail, 0, b""
+    return data[:begun], length + skip_line(file), data[begun:]

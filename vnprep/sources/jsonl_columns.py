@@ -19,6 +19,7 @@ from vnprep.shards.ledger import Excluded
 from vnprep.sources.assemble import Rows, assemble
 from vnprep.sources.batch import TextBatch, of_records
 from vnprep.sources.chunks import Chunk
+from vnprep.sources.fields import wanted_fields
 from vnprep.sources.jsonl import read_jsonl
 from vnprep.sources.lines import Line
 from vnprep.sources.records import Record, TableRow, from_row
@@ -63,13 +64,6 @@ def _batch(chunk: Chunk, source: int, options: ReadOptions) -> TextBatch:
     rows = Rows(texts, chunk.numbers[plain], chunk.byte_offsets[plain])
     others = [read_with_care(chunk.line(int(line)), options) for line in np.flatnonzero(careful)]
     return assemble(rows, source, chunk.source, others, int(blank.sum()))
-
-
-def wanted_fields(options: ReadOptions) -> tuple[str, ...]:
-    """Return the fields of a record that the options name."""
-    if options.layout == "text":
-        return (options.text_field,)
-    return options.request_field, options.response_field
 
 
 def _lines(chunk: Chunk, keep: np.ndarray) -> bytes | memoryview:

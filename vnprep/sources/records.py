@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vnprep.config import ReadOptions
@@ -125,6 +125,9 @@ def from_row(row: TableRow, options: ReadOptions) -> Record | Excluded:
 
 def _string(row: TableRow, field: str) -> str | Excluded:
     if field not in row.fields:
+        for name in row.fields:
+            if to_nfc(name) == field:
+                return _string(replace(row, fields={field: row.fields[name]}), field)
         found = ", ".join(map(str, list(row.fields)[:8])) or "none"
         return row.rejected("missing-field", f"no {field!r}; fields here: {found}")
     value = row.fields[field]

@@ -15,7 +15,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def whole_file(file: BinaryIO, source: str, options: ReadOptions) -> Iterator[Record | Excluded]:
-    """Read a file as one document; line ends become ``\\n``."""
+    """Read a file as one document; line ends, CRLF or CR alone, become ``\\n``."""
     origin = Origin(source, 1, 0)
     raw = file.read(options.max_record_bytes + 1)
     if len(raw) > options.max_record_bytes:
@@ -26,7 +26,8 @@ def whole_file(file: BinaryIO, source: str, options: ReadOptions) -> Iterator[Re
     if isinstance(line, Excluded):
         yield line
     else:
-        yield document(line.text.replace("\r\n", "\n"), origin)
+        text = line.text.replace("\r\n", "\n")
+        yield document(text if "\n" in text else text.replace("\r", "\n"), origin)
 
 
 def one_line(line: Line) -> Record | Excluded:
