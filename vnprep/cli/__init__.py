@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from vnprep import __version__
+from vnprep.cli.export import export_command
 from vnprep.cli.inspect import inspect_command
 from vnprep.cli.pack import pack_command
 from vnprep.cli.prepare import finetune_pairs, pretrain_text, pretrain_tsv
@@ -48,6 +49,7 @@ for _command in (
     inspect_command,
     pack_command,
     verify_command,
+    export_command,
 ):
     cli.add_command(_command)
 
