@@ -22,8 +22,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vnprep.prepare import Prepared, Report
-    from vnprep.prepare import Progress as State
+    from vnprep.prepare import Prepared
+    from vnprep.progress import Progress as State
+    from vnprep.progress import Report
 
 _PHASES = {"plan": "reading inputs", "encode": "encoding"}
 _NOTES = {

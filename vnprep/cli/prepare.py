@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from vnprep.cli.options import Command, format_option, inputs_argument, prepare_options
-from vnprep.config import MEBIBYTE, PrepareConfig, ReadOptions, Stage, truncations
+from vnprep.cli.running import run
+from vnprep.config import ReadOptions, Stage, truncations
 
 
 def _truncation_options(stage: Stage) -> Callable[[Command], Command]:
@@ -45,7 +42,7 @@ def pretrain_tsv(inputs: tuple[str, ...], **options: Any) -> None:
     Example:
       vnprep pretrain-tsv data/pretrain.tsv --tokenizer tokenizer.json --out pre/
     """
-    _run("pretrain", ReadOptions("seed-tsv", format="tsv"), inputs, **options)
+    run("pretrain", ReadOptions("seed-tsv", format="tsv"), inputs, **options)
 
 
 @click.command("pretrain-text", short_help="Pretraining data from plain documents.")
@@ -90,7 +87,7 @@ def pretrain_text(
         text_field=text_field,
         quoted_tsv=quoted_tsv,
     )
-    _run("pretrain", read, inputs, **options)
+    run("pretrain", read, inputs, **options)
 
 
 @click.command("finetune-pairs", short_help="Fine-tuning data from requests and responses.")
@@ -135,69 +132,4 @@ def finetune_pairs(
         messages_field=messages_field,
         quoted_tsv=quoted_tsv,
     )
-    _run("finetune", read, inputs, **options)
-
-
-def _run(
-    stage: Stage,
-    read: ReadOptions,
-    inputs: tuple[str, ...],
-    *,
-    tokenizer_path: Path,
-    special: dict[str, str],
-    out: Path,
-    eos_loss: bool,
-    workers: int | None,
-    unit_mb: float,
-    overwrite: bool,
-    append: bool,
-    as_json: bool,
-    max_len: int | None,
-    truncation: Any,
-) -> None:
-    if overwrite and append:
-        raise click.UsageError("--overwrite and --append cannot be given together")
-    from vnprep.cli.console import closing_table, progress, stderr
-    from vnprep.engines.local import default_workers
-    from vnprep.prepare import prepare
-    from vnprep.tokenizer.load import load_tokenizer
-
-    began = time.monotonic()
-    config = PrepareConfig(
-        stage, read, eos_loss, max_len, truncation, math.ceil(unit_mb * MEBIBYTE)
-    )
-    tokenizer = load_tokenizer(tokenizer_path, special)
-    with progress() as report:
-        prepared = prepare(
-            inputs,
-            out,
-            config,
-            tokenizer,
-            workers=workers or default_workers(),
-            mode="overwrite" if overwrite else "append" if append else "new",
-            report=report,
-        )
-    seconds = time.monotonic() - began
-    console = stderr()
-    if append:
-        console.print(f"{prepared.added:,} inputs added, {prepared.skipped:,} were there already")
-    elif prepared.done_now == 0:
-        console.print(f"{out} was finished already, by the same command on the same input")
-    console.print(closing_table(prepared, out, seconds))
-    if as_json:
-        manifest = prepared.manifest
-        summary = {
-            "out": str(out),
-            "stage": manifest.stage,
-            "rows": manifest.rows,
-            "tokens": manifest.tokens,
-            "supervised_tokens": manifest.supervised_tokens,
-            "longest_row": manifest.longest_row,
-            "shards": len(manifest.shards),
-            "ledger": manifest.ledger.to_json(),
-            "shards_made_now": prepared.done_now,
-            "inputs_added": prepared.added,
-            "inputs_skipped": prepared.skipped,
-            "seconds": round(seconds, 3),
-        }
-        click.echo(json.dumps(summary, ensure_ascii=False))
+    run("finetune", read, inputs, **options)

@@ -12,7 +12,7 @@ import os
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -50,8 +50,10 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_units(job: Job, units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, ShardRecord]]:
-    """Yield each unit with its shard as it is done, in any order.
+def run_units(
+    job: Job, units: Sequence[Unit], workers: int
+) -> Generator[tuple[Unit, ShardRecord], None, None]:
+    """Yield each unit with its shard as it is done, in any order; to be closed if left early.
 
     A single unit, or a single worker, runs here; the tokenizer then uses threads of its own.
 
