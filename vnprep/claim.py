@@ -74,26 +74,35 @@ def finished(out: Path, wanted: Identity, plan: Plan) -> Manifest:
     return manifest
 
 
+def is_begun(out: Path, wanted: Identity, plan: Plan, overwrite: bool) -> bool:
+    """Tell whether the wanted run was begun in ``out`` and not finished.
+
+    Raises:
+        OutputError: another run was, and ``overwrite`` is not set.
+    """
+    work = out / WORK_FOLDER
+    if not (work / IDENTITY_NAME).exists():
+        return False
+    started = _read_identity(work / IDENTITY_NAME)
+    if started != wanted and not overwrite:
+        what = "an unfinished run"
+        refuse_other(started, wanted, out, what)
+        part = len(started["input"]) - 1
+        there = Inputs(FileRecord(inputs_name(part), 0, ""), 0, 0)
+        _refuse_other_inputs(started, wanted, out, what, (work, (there,)), plan)
+    return started == wanted
+
+
 def begin(out: Path, wanted: Identity, plan: Plan, overwrite: bool) -> None:
     """Make the work folder ready to begin the wanted run, or to go on with it.
 
     Raises:
-        OutputError: another run was begun there and not finished, and ``overwrite`` is not set.
+        OutputError: see ``is_begun``.
     """
     work = out / WORK_FOLDER
-    path = work / IDENTITY_NAME
-    if path.exists():
-        started = _read_identity(path)
-        if started == wanted:
-            return
-        if not overwrite:
-            what = "an unfinished run"
-            refuse_other(started, wanted, out, what)
-            part = len(started.get("input", [])) - 1
-            there = Inputs(FileRecord(inputs_name(part), 0, ""), 0, 0)
-            _refuse_other_inputs(started, wanted, out, what, (work, (there,)), plan)
+    if not is_begun(out, wanted, plan, overwrite):
         clear(work)
-    write_text(path, canonical_json(wanted))
+        write_text(work / IDENTITY_NAME, canonical_json(wanted))
 
 
 def _read_identity(path: Path) -> Identity:

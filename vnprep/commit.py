@@ -33,7 +33,7 @@ def hold(out: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         OutputError: another run holds it, or it holds files that are not vnprep's.
     """
-    _refuse_foreign(out, overwrite)
+    refuse_foreign(out, overwrite)
     work = out / WORK_FOLDER
     with folder_lock(work):
         try:
@@ -54,7 +54,7 @@ def _leave(out: Path) -> None:
             out.rmdir()
 
 
-def _refuse_foreign(out: Path, overwrite: bool) -> None:
+def refuse_foreign(out: Path, overwrite: bool) -> None:
     """Refuse a folder that is somebody else's."""
     names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     started = MANIFEST_NAME in names or WORK_FOLDER in names

@@ -6,26 +6,24 @@ rest, and ends with the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from vnprep.append import choose, numbered_from
-from vnprep.claim import begin, finished, identity, identity_of, refuse_other
+from vnprep.claim import begin, identity_of
 from vnprep.commit import carry_through, clear, commit, hold
 from vnprep.config import PrepareConfig
-from vnprep.durable import TEMPORARY_SUFFIX, canonical_json, readable_json, sha256_file, write_text
+from vnprep.durable import TEMPORARY_SUFFIX, readable_json, sha256_file, write_text
+from vnprep.encoders import Tell, hand_to_reference, settle_encoder
 from vnprep.engines.local import Job, run_units
 from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
-from vnprep.pipeline import rejects_name
-from vnprep.sampling import sample_inputs
+from vnprep.progress import Report, Totals
+from vnprep.rejects import Judge, RejectLimit, no_rows
 from vnprep.shards.folder import WORK_FOLDER
-from vnprep.shards.inputs import inputs_name, read_inputs, write_inputs
-from vnprep.shards.ledger import Ledger
+from vnprep.shards.inputs import inputs_name, write_inputs
 from vnprep.shards.manifest import (
-    MANIFEST_NAME,
     TOKENIZER_NAME,
     FileRecord,
     Inputs,
@@ -34,37 +32,9 @@ from vnprep.shards.manifest import (
     TokenizerRecord,
 )
 from vnprep.shards.read import file_problem
-from vnprep.sources.plan import Input, Plan, Unit, find_inputs, make_plan
-from vnprep.tokenizer.encode import ReferenceEncoder
+from vnprep.sources.plan import Input, Plan, Unit, find_inputs
+from vnprep.task import Mode, Task, make_task
 from vnprep.tokenizer.load import LoadedTokenizer
-from vnprep.tokenizer.parity import EncoderChoice, choose_encoder
-
-#: What a run does with a data set that stands in its folder: keep it if it is the one that is
-#: wanted and refuse it otherwise, replace it, or add to it.
-Mode = Literal["new", "overwrite", "append"]
-
-_ENCODER_NAME = "encoder.json"
-_EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is told while work goes on; every number counts from the start.
-
-    Attributes:
-        phase: ``plan`` while inputs are hashed, then ``encode``.
-        bytes, total_bytes: of the inputs.
-        ledger, tokens: so far.
-    """
-
-    phase: str
-    bytes: int
-    total_bytes: int
-    ledger: Ledger
-    tokens: int
-
-
-Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -84,31 +54,15 @@ class Prepared:
     skipped: int = 0
 
 
-@dataclass
-class _Totals:
-    """Adds up finished units and passes the sums on."""
+@dataclass(frozen=True)
+class _Conduct:
+    """How a run goes about its work; none of it changes the bytes."""
 
-    phase: str
-    total_bytes: int
+    workers: int
+    mode: Mode
+    max_rejects: RejectLimit | None
     report: Report | None
-    bytes: int = 0
-    tokens: int = 0
-    ledger: Ledger = field(default_factory=Ledger)
-
-    def add_bytes(self, count: int) -> None:
-        self.bytes += count
-        self._tell()
-
-    def add(self, unit: Unit, record: ShardRecord) -> None:
-        self.bytes += unit.bytes
-        self.tokens += record.tokens
-        self.ledger.add(record.ledger)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.report is not None:
-            state = Progress(self.phase, self.bytes, self.total_bytes, self.ledger, self.tokens)
-            self.report(state)
+    tell: Tell | None
 
 
 def prepare(
@@ -119,8 +73,9 @@ def prepare(
     *,
     workers: int = 1,
     mode: Mode = "new",
+    max_rejects: RejectLimit | None = None,
     report: Report | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
 ) -> Prepared:
     """Turn inputs into a data folder.
 
@@ -132,19 +87,21 @@ def prepare(
         workers: processes; any number gives the same bytes.
         mode: what to do with a data set that stands in ``out``. Replaced or added to, it stays
             as it is until its successor is whole.
+        max_rejects: with more rejects the data set is not written; None allows any number.
         report: called as work goes on.
-        tell: called with lines for the user on what is passed over.
+        tell: called with lines for the user: what is passed over, which encoder serves and why.
 
     Raises:
-        InputError: an input cannot be used.
+        InputError: an input cannot be used, or there are too many rejects.
         NoRowsError: nothing was left to write.
         OutputError: ``out`` cannot be written to, holds something else, or another run is
             writing there.
     """
+    conduct = _Conduct(workers, mode, max_rejects, report, tell)
     try:
         inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
         with hold(out, overwrite=mode == "overwrite"):
-            return _prepare(inputs, out, config, tokenizer, workers, mode, report, tell)
+            return _prepare(inputs, out, config, tokenizer, conduct)
     except OSError as error:
         raise OutputError(
             f"cannot go on ({error.strerror or error})",
@@ -158,132 +115,81 @@ def _prepare(
     out: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
-    workers: int,
-    mode: Mode,
-    report: Report | None,
-    tell: Callable[[str], None] | None,
+    conduct: _Conduct,
 ) -> Prepared:
     """Do the work of ``prepare`` in a folder that is held."""
     carried = carry_through(out)
-    stands = (out / MANIFEST_NAME).exists()
-    plan = _plan(inputs, config, report)
-    base, skipped = None, 0
-    if mode == "append" and stands:
-        base = Manifest.read(out)
-        _refuse_unlike(base, plan, out, config, tokenizer)
-        choice = choose(read_inputs(out, base.inputs), plan.inputs)
-        skipped = choice.skipped
-        if not choice.new:
-            return Prepared(base, 0, skipped=skipped)
-        if skipped:
-            plan = _plan([item for item in inputs if item.name in choice.new], config, report)
-        plan = numbered_from(plan, len(base.shards))
-    wanted = identity(plan, config, tokenizer, base)
-    if mode == "new" and stands:
-        return Prepared(finished(out, wanted, plan), 0)
-    if carried and identity_of(Manifest.read(out)) == wanted:
+    task = make_task(inputs, out, config, tokenizer, conduct.mode, conduct.report)
+    if task.done is not None:
+        return Prepared(task.done, 0, skipped=task.skipped)
+    if carried and identity_of(Manifest.read(out)) == task.wanted:
         return Prepared(Manifest.read(out), 0)  # this very command was all but through
-    begin(out, wanted, plan, overwrite=mode == "overwrite")
+    begin(out, task.wanted, task.plan, overwrite=conduct.mode == "overwrite")
     work = out / WORK_FOLDER
     try:
-        manifest, done_now = _run(plan, work, config, tokenizer, base, workers, report, tell)
+        manifest, done_now = _run(task, work, config, tokenizer, conduct)
     except VnprepError as error:
         # Nothing worth resuming: leave the folder free for a corrected command.
         if isinstance(error, NoRowsError) or not any(work.glob("[0-9]*.json")):
             clear(work)
         raise
     commit(out, manifest)
-    return Prepared(manifest, done_now, len(plan.inputs), skipped)
-
-
-def _plan(inputs: list[Input], config: PrepareConfig, report: Report | None) -> Plan:
-    total = sum(item.path.stat().st_size for item in inputs) if report else 0
-    progress = _Totals("plan", total, report).add_bytes
-    return make_plan(inputs, config.read, config.unit_bytes, progress)
-
-
-def _refuse_unlike(
-    base: Manifest, plan: Plan, out: Path, config: PrepareConfig, tokenizer: LoadedTokenizer
-) -> None:
-    """Refuse to add to a data set that was made otherwise, or that is not whole.
-
-    Sizes are compared and not every byte: an append should cost what it adds.
-    """
-    wanted = {**identity(plan, config, tokenizer, base), "input": identity_of(base)["input"]}
-    refuse_other(identity_of(base), wanted, out, "a finished data set")
-    if any(file_problem(out, record, "sizes") for record in base.files):
-        raise OutputError(
-            "the data set that stands here is damaged",
-            place=out,
-            remedy="vnprep verify names its files; pass --overwrite to prepare it again",
-        )
+    return Prepared(manifest, done_now, len(task.plan.inputs), task.skipped)
 
 
 def _run(
-    plan: Plan,
+    task: Task,
     work: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
-    base: Manifest | None,
-    workers: int,
-    report: Report | None,
-    tell: Callable[[str], None] | None,
+    conduct: _Conduct,
 ) -> tuple[Manifest, int]:
-    """Make the plan's shards in the work folder; return the manifest and the units done now."""
+    """Make the missing shards in the work folder; return the manifest and the units done now."""
     for leftover in work.glob(f"*{TEMPORARY_SUFFIX}"):
         leftover.unlink()  # of a run that was killed while it wrote
+    units, base = task.plan.units, task.base
     text = tokenizer.text
     if base is not None:  # the same tokenizer, but perhaps another layout of its file
         text = (work.parent / TOKENIZER_NAME).read_text(encoding="utf-8")
     write_text(work / TOKENIZER_NAME, text)
-    inputs = write_inputs(work / inputs_name(len(base.inputs) if base else 0), plan.inputs)
-    records = {unit.number: record for unit in plan.units if (record := _committed(work, unit))}
-    totals = _Totals("encode", sum(unit.bytes for unit in plan.units), report)
-    for unit in plan.units:
-        if unit.number in records:
-            totals.add(unit, records[unit.number])
-    todo = [unit for unit in plan.units if unit.number not in records]
-    encoder = _encoder(work, plan, config, tokenizer, tell)
+    inputs = write_inputs(work / inputs_name(len(base.inputs) if base else 0), task.plan.inputs)
+    encoder = settle_encoder(work, task.plan, config.read, tokenizer, conduct.tell)
     job = Job(config, tokenizer.special, encoder, work)
     try:
-        for unit, record in run_units(job, todo, workers):
+        records, done_now = _make_units(units, job, conduct)
+    except EncoderMismatch as mismatch:
+        hand_to_reference(work, mismatch.cause)
+        for unit in units:  # what was made before is not to be trusted either
+            _record_path(work, unit).unlink(missing_ok=True)
+        return _run(task, work, config, tokenizer, conduct)
+    _refuse_changed(task.plan)
+    shards = tuple(records[unit.number] for unit in units)
+    return _manifest(work, config, tokenizer, encoder, base, inputs, shards), done_now
+
+
+def _make_units(
+    units: Sequence[Unit], job: Job, conduct: _Conduct
+) -> tuple[dict[int, ShardRecord], int]:
+    """Make the units that are missing; return the records of all, and how many were made now."""
+    work = job.folder
+    records = {unit.number: record for unit in units if (record := _committed(work, unit))}
+    totals = Totals("encode", sum(unit.bytes for unit in units), conduct.report)
+    for unit in units:
+        if unit.number in records:
+            totals.add(unit, records[unit.number])
+    judge = Judge(conduct.max_rejects, units, work)
+    judge.look(records)
+    todo = [unit for unit in units if unit.number not in records]
+    making = run_units(job, todo, conduct.workers, totals.advance)
+    with contextlib.closing(making) as finished_units:
+        for unit, record in finished_units:
             write_text(_record_path(work, unit), readable_json(record.to_json()))
             records[unit.number] = record
             totals.add(unit, record)
-    except EncoderMismatch as mismatch:
-        # What it made before is not to be trusted either.
-        _record_encoder(work, EncoderChoice(ReferenceEncoder.name, mismatch.cause))
-        for unit in plan.units:
-            _record_path(work, unit).unlink(missing_ok=True)
-        return _run(plan, work, config, tokenizer, base, workers, report, tell)
-    _refuse_changed(plan)
-    shards = tuple(records[unit.number] for unit in plan.units)
-    if sum(shard.rows for shard in shards) == 0:
-        raise _no_rows(totals.ledger, work, plan)
-    return _manifest(work, config, tokenizer, encoder, base, inputs, shards), len(todo)
-
-
-def _encoder(
-    work: Path,
-    plan: Plan,
-    config: PrepareConfig,
-    tokenizer: LoadedTokenizer,
-    tell: Callable[[str], None] | None,
-) -> str:
-    """Return the name of the encoder; an interrupted run goes on with the one it began with."""
-    path = work / _ENCODER_NAME
-    if path.exists():
-        choice = EncoderChoice(**json.loads(path.read_text(encoding="utf-8")))
-    else:
-        choice = choose_encoder(tokenizer, sample_inputs(plan, config.read))
-        _record_encoder(work, choice)
-    if choice.reason and tell is not None:
-        tell(f"encoding with tokenizers, many times slower than gigatoken: {choice.reason}")
-    return choice.name
-
-
-def _record_encoder(work: Path, choice: EncoderChoice) -> None:
-    write_text(work / _ENCODER_NAME, canonical_json(asdict(choice)))
+            judge.look(records)
+    if sum(record.rows for record in records.values()) == 0:
+        raise no_rows(totals.ledger, work, units, job.config.stage)
+    return records, len(todo)
 
 
 def _record_path(work: Path, unit: Unit) -> Path:
@@ -331,38 +237,3 @@ def _manifest(
         FileRecord(TOKENIZER_NAME, path.stat().st_size, sha256_file(path)),
         (*(base.shards if base else ()), *shards),
     )
-
-
-def _no_rows(ledger: Ledger, work: Path, plan: Plan) -> NoRowsError:
-    """Say why nothing is left, with the first few rejects: their files go with the folder."""
-    reasons = (ledger.dropped + ledger.rejected).most_common()
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
-    examples = [example for unit in plan.units for example in _examples(work, unit.number)]
-    remedy = "give inputs that hold text"
-    if "invalid-utf8" in ledger.rejected:
-        remedy = "the text is not UTF-8: convert it, e.g. iconv -f WINDOWS-1258 -t UTF-8 OLD > NEW"
-    elif "missing-field" in ledger.rejected:
-        remedy = (
-            "name the field with --text-field"
-            if manifest.stage == "pretrain"
-            else "name the fields with --request-field and --response-field, or --messages-field"
-        )
-    elif "too-long" in ledger.dropped:
-        remedy = "raise --max-len, or choose another --truncation"
-    elif ledger.rejected:
-        remedy = "mend the records named above"
-    cause = f"no rows left: {ledger.read:,} read ({counts or 'nothing in it'})"
-    return NoRowsError("\n  ".join([cause, *examples[:_EXAMPLES]]), remedy=remedy)
-
-
-def _examples(work: Path, unit: int) -> list[str]:
-    path = work / rejects_name(unit)
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as lines:
-        found = [json.loads(line) for line, _ in zip(lines, range(_EXAMPLES), strict=False)]
-    return [
-        f"{item['source']}:{item['line']}: {item['reason']}"
-        + (f" ({item['detail']})" if item["detail"] else "")
-        for item in found
-    ]

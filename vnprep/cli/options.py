@@ -102,6 +102,16 @@ def prepare_options(command: Command) -> Command:
         click.option(
             "--append", is_flag=True, help="Add inputs that are new to the data set in --out."
         ),
+        click.option(
+            "--max-rejects",
+            metavar="N|P%",
+            help="Write nothing if more records are rejected: a number, or a share of all read.",
+        ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Say what would be done and how large it will be; write nothing.",
+        ),
         json_option,
     ]
     for option in reversed(options):

@@ -12,15 +12,16 @@ import os
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from vnprep.config import PrepareConfig
 from vnprep.errors import VnprepError
 from vnprep.interrupts import held_back
-from vnprep.pipeline import make_shard
+from vnprep.pipeline import Advance, Report, make_shard
 from vnprep.shards.manifest import TOKENIZER_NAME, ShardRecord
 from vnprep.sources.plan import Unit
 from vnprep.tokenizer.load import parse_tokenizer
@@ -45,7 +46,7 @@ class Job:
     folder: Path
 
 
-Outcome = ShardRecord | Exception
+Message = Advance | ShardRecord | Exception
 
 
 def default_workers() -> int:
@@ -53,18 +54,29 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_units(job: Job, units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, ShardRecord]]:
-    """Yield each unit with its shard as it is done, in any order.
+def run_units(
+    job: Job,
+    units: Sequence[Unit],
+    workers: int,
+    advance: Callable[[Unit, Advance], None] | None = None,
+) -> Generator[tuple[Unit, ShardRecord], None, None]:
+    """Yield each unit with its shard as it is done, in any order; to be closed if left early.
 
     A single unit, or a single worker, runs here; the tokenizer then uses threads of its own.
+
+    Args:
+        job: what to do.
+        units: with what.
+        workers: processes.
+        advance: called now and then with how far a unit is.
 
     Raises:
         VnprepError: the first error of any unit, or a worker died; the others are stopped.
     """
     if workers == 1 or len(units) <= 1:
-        yield from _run_here(job, units)
+        yield from _run_here(job, units, advance or _ignore)
         return
-    waiting = deque(units)
+    waiting, advance = deque(units), advance or _ignore
     with _crew(job, min(workers, len(units))) as crew:
         busy: dict[Connection, Unit] = {}
         for connection in crew:
@@ -73,17 +85,26 @@ def run_units(job: Job, units: Sequence[Unit], workers: int) -> Iterator[tuple[U
             ready = wait(list(busy))
             for connection in [connection for connection in busy if connection in ready]:
                 outcome = _outcome(connection)
+                if isinstance(outcome, Advance):
+                    advance(busy[connection], outcome)
+                    continue
                 unit = busy.pop(connection)
                 if waiting:
                     busy[connection] = _hand_out(connection, waiting)
                 yield unit, outcome
 
 
-def _run_here(job: Job, units: Sequence[Unit]) -> Iterator[tuple[Unit, ShardRecord]]:
+def _ignore(_unit: Unit, _so_far: Advance) -> None:
+    """Nobody wants to know how far a unit is."""
+
+
+def _run_here(
+    job: Job, units: Sequence[Unit], advance: Callable[[Unit, Advance], None]
+) -> Iterator[tuple[Unit, ShardRecord]]:
     if units:
         tools = _Tools(job)
     for unit in units:
-        yield unit, tools.make(unit)
+        yield unit, tools.make(unit, partial(advance, unit))
 
 
 class _Tools:
@@ -95,9 +116,9 @@ class _Tools:
         self._tokenizer = parse_tokenizer(text, special=job.special)
         self._encoder = make_encoder(self._tokenizer, job.encoder)
 
-    def make(self, unit: Unit) -> ShardRecord:
+    def make(self, unit: Unit, report: Report) -> ShardRecord:
         job = self._job
-        return make_shard(unit, job.config, self._tokenizer, self._encoder, job.folder)
+        return make_shard(unit, job.config, self._tokenizer, self._encoder, job.folder, report)
 
 
 def _hand_out(connection: Connection, waiting: deque[Unit]) -> Unit:
@@ -107,9 +128,9 @@ def _hand_out(connection: Connection, waiting: deque[Unit]) -> Unit:
     return unit
 
 
-def _outcome(connection: Connection) -> ShardRecord:
+def _outcome(connection: Connection) -> Advance | ShardRecord:
     try:
-        outcome: Outcome = connection.recv()
+        outcome: Message = connection.recv()
     except (EOFError, OSError):
         raise VnprepError(
             "a worker process died, most likely for want of memory",
@@ -159,7 +180,7 @@ def _work(job: Job, connection: Connection) -> None:
             unit: Unit = connection.recv()
             try:
                 tools = tools or _Tools(job)
-                outcome: Outcome = tools.make(unit)
+                outcome: Message = tools.make(unit, connection.send)
             except Exception as error:
                 if not isinstance(error, VnprepError | OSError):
                     error.add_note(f"in a worker:\n{traceback.format_exc()}")

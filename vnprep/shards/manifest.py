@@ -9,7 +9,7 @@ from typing import Any
 
 from vnprep.config import Stage
 from vnprep.durable import canonical_json, readable_json, sha256_text, write_text
-from vnprep.errors import ShardError
+from vnprep.errors import ShardError, TokenizerError
 from vnprep.shards.ledger import Ledger
 from vnprep.tokenizer.special import SpecialIds
 
@@ -224,6 +224,8 @@ class Manifest:
                 place=path,
                 remedy="prepare the data again",
             ) from None
+        except TokenizerError as error:
+            raise ShardError(error.cause, place=path, remedy="prepare the data again") from None
 
     @classmethod
     def _from_body(cls, body: dict[str, Any]) -> Manifest:
