@@ -342,7 +342,11 @@ def _no_rows(ledger: Ledger, work: Path, plan: Plan) -> NoRowsError:
     if "invalid-utf8" in ledger.rejected:
         remedy = "the text is not UTF-8: convert it, e.g. iconv -f WINDOWS-1258 -t UTF-8 OLD > NEW"
     elif "missing-field" in ledger.rejected:
-        remedy = "name the fields with --text-field, or --request-field and --response-field"
+        remedy = (
+            "name the field with --text-field"
+            if manifest.stage == "pretrain"
+            else "name the fields with --request-field and --response-field, or --messages-field"
+        )
     elif "too-long" in ledger.dropped:
         remedy = "raise --max-len, or choose another --truncation"
     elif ledger.rejected:
