@@ -231,16 +231,21 @@ def test_tokenizer_train_samples_the_whole_of_its_inputs(vnprep: Run, tmp_path: 
 def test_tokenizer_train_reads_chats_and_quoted_tables(vnprep: Run, tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "chào"}, {"role": "assistant", "content": "vâng ạ"}]
     (tmp_path / "chat.jsonl").write_text(json.dumps({"hội thoại": turns}, ensure_ascii=False))
+    (tmp_path / "bars.csv").write_text("text|x\nbốn|y\n", encoding="utf-8")
+    (tmp_path / "long.jsonl").write_text(json.dumps({"text": "năm " * (1 << 19)}))
+    (tmp_path / "notes.doc").write_text("passed over")
     (tmp_path / "excel.tsv").write_text('text\n"một ""hai"" ba"\n', encoding="utf-8")
     result = vnprep(
         *("tokenizer", "train", tmp_path, "--vocab-size", 300, "--out", tmp_path / "t.json"),
-        *("--messages-field", "hội thoại", "--quoted-tsv", "--json"),
+        *("--messages-field", "hội thoại", "--quoted-tsv", "--delimiter", "|", "--json"),
+        *("--max-record-mb", 1),
     )
     assert result.code == 0, result.err
     summary = json.loads(result.out)
-    assert summary["excluded"] == {}
-    assert summary["texts_used"] == 3
-    assert summary["bytes_used"] == len('chàovâng ạmột "hai" ba'.encode())
+    assert summary["excluded"] == {"too-large": 1}
+    assert summary["texts_used"] == 4
+    assert summary["bytes_used"] == len('chàovâng ạmột "hai" babốn'.encode())
+    assert "whose ending tells no format" in result.err
 
 
 def test_inspect_of_a_row_that_is_not_there(vnprep: Run, make_data: Any, tmp_path: Path) -> None:
