@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from vnprep import durable
@@ -20,6 +21,9 @@ from vnprep.errors import InputError, NoRowsError, OutputError, VnprepError
 from vnprep.pipeline import make_shard
 from vnprep.prepare import prepare
 from vnprep.shards.manifest import Manifest
+from vnprep.tokenizer import parity
+from vnprep.tokenizer.encode import Offsets, TokenIds
+from vnprep.tokenizer.fast import FastEncoder
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
 
 CONFIG = PrepareConfig("pretrain", ReadOptions("text", text_split="line"), unit_bytes=2_000)
@@ -267,3 +271,33 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path)
         file.write(b"half")
         raise OSError("full")
     assert _bytes(tmp_path) == {"a.json": b"old"}
+
+
+class ErrsOnOneWord(FastEncoder):
+    """A fast encoder that errs where neither the probes nor the sample look."""
+
+    def encode(self, texts: pa.LargeStringArray) -> tuple[TokenIds, Offsets]:
+        ids, offsets = super().encode(texts)
+        ids = ids.copy()
+        for number, text in enumerate(texts.to_pylist()):
+            if "số 200 " in text:
+                ids[offsets[number]] = 5
+        return ids, offsets
+
+
+def test_one_difference_in_any_unit_and_the_reference_does_all(
+    corpus: Path, tmp_path: Path, tokenizer: LoadedTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = prepare([str(corpus)], tmp_path / "right", CONFIG, tokenizer).manifest
+    assert right.tokenizer.encoder == "gigatoken"
+    monkeypatch.setattr(parity, "FastEncoder", ErrsOnOneWord)
+    told: list[str] = []
+    manifest = prepare(
+        [str(corpus)], tmp_path / "out", CONFIG, tokenizer, tell=told.append
+    ).manifest
+    assert manifest.tokenizer.encoder == "tokenizers"
+    assert "số 200" in told[-1] and "slower" in told[-1]
+    shards = [shard.file for shard in manifest.shards]
+    assert shards == [shard.file for shard in right.shards]
+    ledger = manifest.ledger
+    assert ledger == right.ledger and ledger.closes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sampling import Answer
+from vnprep.config import ReadOptions
 from vnprep.errors import InputError
 from vnprep.shards.ledger import Excluded
 from vnprep.sources.delimited import read_plain_tsv
@@ -90,7 +91,7 @@ def read_pairs(path: Path) -> list[Pair]:
     pairs: list[Pair] = []
     with open_bytes(path) as file:
         lines = read_lines(file, str(path), limit=_LONGEST_LINE)
-        for row in read_plain_tsv(lines, str(path), ("request", "response")):
+        for row in read_plain_tsv(lines, str(path), ReadOptions("pairs")):
             if isinstance(row, Excluded):
                 if row.outcome == "rejected":
                     # A score over fewer rows than the file has would not be the file's.

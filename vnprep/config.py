@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -40,6 +41,7 @@ class ReadOptions:
         text_field: for tables and JSONL: the field that holds the text.
         request_field, response_field, messages_field: likewise for pairs.
         quoted_tsv: whether cells of a TSV may be quoted, as Excel writes them.
+        delimiter: what parts the cells of a CSV, or None: a comma, or what the header tells.
         max_record_bytes: a longer line or document is rejected without being read into memory.
     """
 
@@ -51,7 +53,13 @@ class ReadOptions:
     response_field: str = "response"
     messages_field: str = "messages"
     quoted_tsv: bool = False
+    delimiter: str | None = None
     max_record_bytes: int = 64 * MEBIBYTE
+
+    def __post_init__(self) -> None:
+        # Names of columns are matched in NFC, however a keyboard or a file writes them.
+        for name in ("text_field", "request_field", "response_field", "messages_field"):
+            object.__setattr__(self, name, unicodedata.normalize("NFC", getattr(self, name)))
 
 
 @dataclass(frozen=True)

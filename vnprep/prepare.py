@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from vnprep.claim import begin, identity_of
 from vnprep.commit import carry_through, clear, commit, hold
 from vnprep.config import PrepareConfig
 from vnprep.durable import TEMPORARY_SUFFIX, readable_json, sha256_file, write_text
+from vnprep.encoders import encoder_of_run, use_reference
 from vnprep.engines.local import Job, run_units
-from vnprep.errors import InputError, NoRowsError, OutputError, VnprepError
+from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
 from vnprep.progress import Report, Totals
 from vnprep.rejects import Judge, RejectLimit, no_rows
 from vnprep.shards.folder import WORK_FOLDER
@@ -63,6 +64,7 @@ def prepare(
     mode: Mode = "new",
     max_rejects: RejectLimit | None = None,
     report: Report | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Turn inputs into a data folder.
 
@@ -76,6 +78,7 @@ def prepare(
             as it is until its successor is whole.
         max_rejects: with more rejects the data set is not written; None allows any number.
         report: called as work goes on.
+        tell: called with lines for the user on what is passed over.
 
     Raises:
         InputError: an input cannot be used, or there are too many rejects.
@@ -84,9 +87,11 @@ def prepare(
             writing there.
     """
     try:
-        inputs = find_inputs(arguments, config.read.format)
+        inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
         with hold(out, overwrite=mode == "overwrite"):
-            return _prepare(inputs, out, config, tokenizer, workers, mode, max_rejects, report)
+            return _prepare(
+                inputs, out, config, tokenizer, workers, mode, max_rejects, report, tell
+            )
     except OSError as error:
         raise OutputError(
             f"cannot go on ({error.strerror or error})",
@@ -104,6 +109,7 @@ def _prepare(
     mode: Mode,
     limit: RejectLimit | None,
     report: Report | None,
+    tell: Callable[[str], None] | None,
 ) -> Prepared:
     """Do the work of ``prepare`` in a folder that is held."""
     carried = carry_through(out)
@@ -115,7 +121,7 @@ def _prepare(
     begin(out, task.wanted, task.plan, overwrite=mode == "overwrite")
     work = out / WORK_FOLDER
     try:
-        manifest, done_now = _run(task, work, config, tokenizer, workers, limit, report)
+        manifest, done_now = _run(task, work, config, tokenizer, workers, limit, report, tell)
     except VnprepError as error:
         # Nothing worth resuming: leave the folder free for a corrected command.
         if isinstance(error, NoRowsError) or not any(work.glob("[0-9]*.json")):
@@ -133,6 +139,7 @@ def _run(
     workers: int,
     limit: RejectLimit | None,
     report: Report | None,
+    tell: Callable[[str], None] | None,
 ) -> tuple[Manifest, int]:
     """Make the missing shards in the work folder; return the manifest and the units done now."""
     for leftover in work.glob(f"*{TEMPORARY_SUFFIX}"):
@@ -151,18 +158,23 @@ def _run(
     judge = Judge(limit, units, work)
     judge.look(records)
     todo = [unit for unit in units if unit.number not in records]
-    job = Job(config, tokenizer.special, work)
-    with contextlib.closing(run_units(job, todo, workers)) as finished_units:
-        for unit, record in finished_units:
-            write_text(_record_path(work, unit), readable_json(record.to_json()))
-            records[unit.number] = record
-            totals.add(unit, record)
-            judge.look(records)
+    encoder = encoder_of_run(work, task.plan, config.read, tokenizer, tell)
+    job = Job(config, tokenizer.special, encoder, work)
+    try:
+        with contextlib.closing(run_units(job, todo, workers)) as finished:
+            for unit, record in finished:
+                write_text(_record_path(work, unit), readable_json(record.to_json()))
+                records[unit.number] = record
+                totals.add(unit, record)
+                judge.look(records)
+    except EncoderMismatch as mismatch:
+        use_reference(work, mismatch)
+        return _run(task, work, config, tokenizer, workers, limit, report, tell)
     _refuse_changed(task.plan)
     shards = tuple(records[unit.number] for unit in units)
     if sum(shard.rows for shard in shards) == 0:
-        raise no_rows(totals.ledger, work, units)
-    return _manifest(work, config, tokenizer, base, inputs, shards), len(todo)
+        raise no_rows(totals.ledger, work, units, config.stage)
+    return _manifest(work, config, tokenizer, encoder, base, inputs, shards), len(todo)
 
 
 def _record_path(work: Path, unit: Unit) -> Path:
@@ -183,8 +195,8 @@ def _committed(work: Path, unit: Unit) -> ShardRecord | None:
 
 def _refuse_changed(plan: Plan) -> None:
     """Refuse inputs that grew or shrank while they were read."""
-    for record in plan.inputs:
-        if Path(record.name).stat().st_size != record.bytes:
+    for source, record in zip(plan.sources, plan.inputs, strict=True):
+        if source.path.stat().st_size != record.bytes:
             raise InputError(
                 "changed while it was being read",
                 place=record.name,
@@ -196,6 +208,7 @@ def _manifest(
     work: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
+    encoder: str,
     base: Manifest | None,
     inputs: Inputs,
     shards: tuple[ShardRecord, ...],
@@ -205,7 +218,7 @@ def _manifest(
         config.stage,
         config.to_json(),
         (*(base.inputs if base else ()), inputs),
-        TokenizerRecord(tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special),
+        TokenizerRecord(tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special, encoder),
         FileRecord(TOKENIZER_NAME, path.stat().st_size, sha256_file(path)),
         (*(base.shards if base else ()), *shards),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from vnprep.config import Stage
 from vnprep.errors import InputError, NoRowsError, VnprepError
 from vnprep.pipeline import rejects_name
 from vnprep.shards.ledger import Ledger
@@ -121,7 +122,7 @@ def _reasons(ledger: Ledger) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in ledger.rejected.most_common())
 
 
-def no_rows(ledger: Ledger, work: Path, units: Iterable[Unit]) -> NoRowsError:
+def no_rows(ledger: Ledger, work: Path, units: Iterable[Unit], stage: Stage) -> NoRowsError:
     """Say why nothing is left, with the first few rejects: their files go with the folder."""
     reasons = (ledger.dropped + ledger.rejected).most_common()
     counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
@@ -129,7 +130,11 @@ def no_rows(ledger: Ledger, work: Path, units: Iterable[Unit]) -> NoRowsError:
     if "invalid-utf8" in ledger.rejected:
         remedy = "the text is not UTF-8: convert it, e.g. iconv -f WINDOWS-1258 -t UTF-8 OLD > NEW"
     elif "missing-field" in ledger.rejected:
-        remedy = "name the fields with --text-field, or --request-field and --response-field"
+        remedy = (
+            "name the field with --text-field"
+            if stage == "pretrain"
+            else "name the fields with --request-field and --response-field, or --messages-field"
+        )
     elif "too-long" in ledger.dropped:
         remedy = "raise --max-len, or choose another --truncation"
     elif ledger.rejected:

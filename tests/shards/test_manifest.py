@@ -46,7 +46,7 @@ MANIFEST = Manifest(
     stage="finetune",
     config={"eos_loss": True, "text_field": "câu hỏi", "truncation": "drop", "limit": None},
     inputs=(Inputs(FileRecord("inputs-00000.jsonl", 90, "c" * 64), 1, 12),),
-    tokenizer=TokenizerRecord("d" * 64, 16_000, SpecialIds(0, 1, 2, 3)),
+    tokenizer=TokenizerRecord("d" * 64, 16_000, SpecialIds(0, 1, 2, 3), "gigatoken"),
     tokenizer_file=FileRecord("tokenizer.json", 55, "e" * 64),
     shards=(shard(0, 5, True), shard(1, 7, False)),
 )

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_jsonl_rejects_bad_lines_and_goes_on(tmp_path: Path) -> None:
     assert [(line, reason) for line, _, reason in _reasons(items)] == [
         (2, "bad-json"),
         (3, "bad-json"),
-        (4, "bad-json"),
+        (4, "not-text"),
         (5, "bad-json"),
         (6, "missing-field"),
         (7, "not-text"),
@@ -122,6 +123,62 @@ def test_csv_quotes_line_breaks_and_bad_rows(tmp_path: Path) -> None:
         (5, "bad-quoting"),
         (7, "bad-quoting"),
     ]
+
+
+def test_cells_parted_by_other_signs(tmp_path: Path) -> None:
+    semicolons = 'response;request;n\n"A, b";"C;d";1\n'
+    (item,) = _read(_write(tmp_path / "a.csv", semicolons), PAIRS)
+    assert isinstance(item, Record)
+    assert (item.segments, item.notes) == (("C;d", "A, b"), ("semicolons",))
+    for delimiter in (",", ";", "\t", "|"):
+        rows = f"request{delimiter}response\na{delimiter}b\n"
+        said = _write(tmp_path / "b.csv", f"\ufeffsep={delimiter}\r\n{rows}")
+        items = _read(said, PAIRS)
+        assert _kept(items) == [("a", "b")]
+        assert items[0].origin.line == 3
+        given = ReadOptions("pairs", delimiter=delimiter)
+        assert _kept(_read(_write(tmp_path / "c.csv", rows), given)) == [("a", "b")]
+
+
+def test_names_of_columns_are_matched_in_nfc(tmp_path: Path) -> None:
+    nfd = unicodedata.normalize("NFD", "hỏi,đáp\na,b\n")
+    for name in (unicodedata.normalize(form, "hỏi") for form in ("NFC", "NFD")):
+        options = ReadOptions("pairs", request_field=name, response_field="đáp")
+        assert _kept(_read(_write(tmp_path / "a.csv", nfd), options)) == [("a", "b")]
+        tsv = _write(tmp_path / "a.tsv", nfd.replace(",", "\t"))
+        assert _kept(_read(tsv, options)) == [("a", "b")]
+
+
+def test_columns_without_a_name_may_be_empty(tmp_path: Path) -> None:
+    text = "request,response,,\na,b,,\nc,d,,\ne,f,x,\ng,h\ni,j,,,,,\nk,l,,,,m\n"
+    for path in (
+        _write(tmp_path / "a.csv", text),
+        _write(tmp_path / "a.tsv", text.replace(",", "\t")),
+    ):
+        items = _read(path, PAIRS)
+        assert _kept(items) == [("a", "b"), ("c", "d"), ("i", "j")]
+        assert [(line, reason) for line, _, reason in _reasons(items)] == [
+            (4, "nameless-column"),
+            (5, "ragged-row"),
+            (7, "ragged-row"),
+        ]
+
+
+def test_seed_cells_are_found_by_the_header(tmp_path: Path) -> None:
+    text = "id\ttarget\tinput\t\n1\ta [EOS]\t[BOS] a\t\n2\t\tb [EOS]\t[BOS] b\n\tc [EOS]\t[BOS] c\n"
+    items = _read(_write(tmp_path / "a.tsv", text), SEED)
+    assert _kept(items) == [("a",), ("b",)]
+    assert [item.notes for item in items if isinstance(item, Record)] == [(), ("extra-tabs",)]
+    assert [(line, reason) for line, _, reason in _reasons(items)] == [(4, "ragged-row")]
+
+
+def test_cr_alone_ends_lines_of_whole_texts_and_is_refused_elsewhere(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.txt", "một\rhai\rba")
+    assert _kept(_read(path, TEXT)) == [("một\nhai\nba",)]
+    for options in (ReadOptions("text", text_split="line"), PAIRS):
+        with pytest.raises(InputError, match="end in CR alone") as caught:
+            _read(path, options)
+        assert "tr " in caught.value.remedy
 
 
 def test_tsv_quotes_are_text_unless_asked(tmp_path: Path) -> None:
@@ -232,6 +289,7 @@ def test_compressed_inputs_and_damage_to_them(
         (b"PK\x03\x04rest", "Excel workbook"),
         (b"\x1f\x8brest", "gzip data"),
         (b"PAR1rest", "Parquet"),
+        (b"ARROW1rest", "Arrow"),
     ],
 )
 def test_files_that_are_something_else(tmp_path: Path, content: bytes, message: str) -> None:
@@ -239,6 +297,15 @@ def test_files_that_are_something_else(tmp_path: Path, content: bytes, message: 
     with pytest.raises(InputError, match=message) as caught:
         _read(path, PAIRS)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ['[{"text": "a"}]', '[\n{"text": "a"}\n]', '{\n"text": "a"\n}'])
+def test_json_that_is_no_jsonl_is_read_as_json_or_named(tmp_path: Path, text: str) -> None:
+    assert _kept(_read(_write(tmp_path / "a.json", text), TEXT)) == [("a",)]
+    with pytest.raises(InputError, match="not one object a line") as caught:
+        _read(_write(tmp_path / "a.jsonl", text), TEXT)
+    assert "--format json" in caught.value.remedy
+    assert _kept(_read(tmp_path / "a.jsonl", ReadOptions("text", format="json"))) == [("a",)]
 
 
 def test_headers(tmp_path: Path) -> None:
@@ -252,5 +319,13 @@ def test_headers(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="header line cannot be read"):
         _read(_write(tmp_path / "c.tsv", b"y\xeau\tresponse\na\tb\n"), PAIRS)
     assert _reasons(_read(_write(tmp_path / "d.tsv", ""), PAIRS)) == [(1, 0, "empty-file")]
+    with pytest.raises(InputError) as caught:
+        _read(_write(tmp_path / "f.tsv", "input\ttarget\n"), PAIRS)
+    assert "vnprep pretrain-tsv" in caught.value.remedy
+    assert "--request-field" in caught.value.remedy
+    with pytest.raises(InputError) as caught:
+        _read(_write(tmp_path / "f.tsv", "request\tresponse\n"), SEED)
+    assert "--request-field" not in caught.value.remedy
+    assert "vnprep finetune-pairs" in caught.value.remedy
     named = ReadOptions("pairs", request_field="hỏi", response_field="đáp")
     assert _kept(_read(_write(tmp_path / "e.csv", "hỏi,đáp\na,b\n"), named)) == [("a", "b")]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vnprep.errors import VnprepError
+from vnprep.packfile import pack_problems
 from vnprep.shards.inputs import read_inputs
 from vnprep.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from vnprep.shards.read import ShardSet
@@ -43,6 +44,8 @@ def contents(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     for shard in manifest.shards:
         for what in _shard(folder, shard):
             yield Problem(shard.file.name, f"the manifest's {what} does not fit it")
+    for name, what in pack_problems(folder, shards.lengths):
+        yield Problem(name, what)
     if manifest.config.get("stage", manifest.stage) != manifest.stage:
         yield Problem(MANIFEST_NAME, "its stage is not that of its settings")
     text = shards.tokenizer_path.read_text(encoding="utf-8")

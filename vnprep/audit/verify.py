@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vnprep.audit.contents import Problem, contents
 from vnprep.errors import ShardError
+from vnprep.packfile import is_pack_file
 from vnprep.shards.folder import IDENTITY_NAME, WORK_FOLDER
 from vnprep.shards.manifest import MANIFEST_NAME, FileRecord, Manifest
 from vnprep.shards.read import file_problem
@@ -48,5 +49,5 @@ def _unknown_files(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     with contextlib.suppress(ShardError):  # of a commit that was decided and not carried through
         known |= {record.name for record in Manifest.read(folder / WORK_FOLDER).files}
     for path in sorted(folder.iterdir()):
-        if path.name not in known:
+        if path.name not in known and not is_pack_file(path.name):
             yield Problem(path.name, "not in the manifest")

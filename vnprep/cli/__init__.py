@@ -15,7 +15,9 @@ from typing import NoReturn
 import click
 
 from vnprep import __version__
+from vnprep.cli.export import export_command
 from vnprep.cli.inspect import inspect_command
+from vnprep.cli.pack import pack_command
 from vnprep.cli.prepare import finetune_pairs, pretrain_text, pretrain_tsv
 from vnprep.cli.tokenizer import tokenizer_group
 from vnprep.cli.verify import verify_command
@@ -33,6 +35,7 @@ def cli() -> None:
       vnprep pretrain-tsv data/pretrain.tsv --tokenizer tokenizer.json --out pre/
       vnprep finetune-pairs pairs.tsv --tokenizer tokenizer.json --out ft/
       vnprep inspect ft/ --sample 3
+      vnprep pack pre/ --seq-len 2048
       vnprep verify ft/
     then train/pretrain.py, train/finetune.py and train/generate.py.
     """
@@ -44,7 +47,9 @@ for _command in (
     pretrain_text,
     finetune_pairs,
     inspect_command,
+    pack_command,
     verify_command,
+    export_command,
 ):
     cli.add_command(_command)
 

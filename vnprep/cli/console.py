@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PHASES = {"plan": "reading inputs", "encode": "encoding"}
 _NOTES = {
     "extra-tabs": "rows with more than one tab between their cells; the empty cells were ignored",
+    "semicolons": "rows of a CSV parted by semicolons, as its header tells",
     "quoted-cell": "rows with a cell in quotes; if Excel wrote them, pass --quoted-tsv",
 }
 _SECONDS_BETWEEN_LINES = 5.0

@@ -27,6 +27,13 @@ format_option = click.option(
     help="Format of the inputs.  [default: by file ending]",
 )
 
+delimiter_option = click.option(
+    "--delimiter",
+    type=click.Choice([",", ";", "|", "tab"]),
+    callback=lambda _context, _option, value: "\t" if value == "tab" else value,
+    help="What parts the cells of a CSV.  [default: comma, or as its header tells]",
+)
+
 
 def special_names(
     _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
@@ -83,6 +90,13 @@ def prepare_options(command: Command) -> Command:
             default=16,
             show_default=True,
             help="MiB of input for each shard; a fraction gives small ones.",
+        ),
+        click.option(
+            "--max-record-mb",
+            type=click.IntRange(min=1, max=1024),
+            default=64,
+            show_default=True,
+            help="MiB of the longest record; a longer one is rejected without being held.",
         ),
         click.option("--overwrite", is_flag=True, help="Replace a data set that stands in --out."),
         click.option(

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from vnprep.cli.options import Command, format_option, inputs_argument, prepare_options
+from vnprep.cli.options import (
+    Command,
+    delimiter_option,
+    format_option,
+    inputs_argument,
+    prepare_options,
+)
 from vnprep.cli.running import run
 from vnprep.config import ReadOptions, Stage, truncations
 
@@ -59,6 +65,7 @@ def pretrain_tsv(inputs: tuple[str, ...], **options: Any) -> None:
     "--text-field", default="text", show_default=True, help="Field or column with the text."
 )
 @click.option("--quoted-tsv", is_flag=True, help="Cells of a TSV may be quoted, as from Excel.")
+@delimiter_option
 @prepare_options
 @_truncation_options("pretrain")
 def pretrain_text(
@@ -67,12 +74,13 @@ def pretrain_text(
     split: Any,
     text_field: str,
     quoted_tsv: bool,
+    delimiter: str | None,
     **options: Any,
 ) -> None:
     """Prepare pretraining data from plain documents.
 
-    Takes .txt, .jsonl, .csv, .tsv and .parquet, each also with .gz, .bz2, .xz or .zst; files,
-    folders and globs.
+    Takes .txt, .jsonl, .json, .csv, .tsv, .parquet and .arrow; text also with .gz, .bz2, .xz or
+    .zst. INPUT is a file, a folder, a glob, or - for standard input.
 
     \b
     Examples:
@@ -86,6 +94,7 @@ def pretrain_text(
         text_split=split,
         text_field=text_field,
         quoted_tsv=quoted_tsv,
+        delimiter=delimiter,
     )
     run("pretrain", read, inputs, **options)
 
@@ -102,6 +111,7 @@ def pretrain_text(
     help="Field with chat messages ({role, content}), where there is no request field.",
 )
 @click.option("--quoted-tsv", is_flag=True, help="Cells of a TSV may be quoted, as from Excel.")
+@delimiter_option
 @prepare_options
 @_truncation_options("finetune")
 def finetune_pairs(
@@ -111,12 +121,14 @@ def finetune_pairs(
     response_field: str,
     messages_field: str,
     quoted_tsv: bool,
+    delimiter: str | None,
     **options: Any,
 ) -> None:
     """Prepare fine-tuning data from requests and responses; only responses carry loss.
 
-    Takes .tsv, .csv, .jsonl and .parquet with the columns request and response, chat messages,
-    or .txt with "Request: …" and "Response: …" lines; each also with .gz, .bz2, .xz or .zst.
+    Takes .tsv, .csv, .jsonl, .json, .parquet and .arrow with the columns request and response,
+    chat messages, or .txt with "Request: …" and "Response: …" lines; text also with .gz, .bz2,
+    .xz or .zst. INPUT is a file, a folder, a glob, or - for standard input.
 
     \b
     Examples:
@@ -131,5 +143,6 @@ def finetune_pairs(
         response_field=response_field,
         messages_field=messages_field,
         quoted_tsv=quoted_tsv,
+        delimiter=delimiter,
     )
     run("finetune", read, inputs, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def run(
     eos_loss: bool,
     workers: int | None,
     unit_mb: float,
+    max_record_mb: int,
     overwrite: bool,
     append: bool,
     max_rejects: Any,
@@ -45,16 +47,28 @@ def run(
     from vnprep.tokenizer.load import load_tokenizer
 
     began = time.monotonic()
+    read = replace(read, max_record_bytes=max_record_mb * MEBIBYTE)
     unit_bytes = math.ceil(unit_mb * MEBIBYTE)
     config = PrepareConfig(stage, read, eos_loss, max_len, truncation, unit_bytes)
     limit = None if max_rejects is None else RejectLimit.parse(max_rejects)
     tokenizer = load_tokenizer(tokenizer_path, special)
     workers = workers or default_workers()
     mode: Mode = "overwrite" if overwrite else "append" if append else "new"
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
     if dry_run:
         with progress() as report:
             foretold = estimate(
-                inputs, out, config, tokenizer, workers=workers, mode=mode, report=report
+                inputs,
+                out,
+                config,
+                tokenizer,
+                workers=workers,
+                mode=mode,
+                report=report,
+                tell=tell,
             )
         if as_json:
             click.echo(json.dumps({"dry_run": True, **foretold.to_json()}, ensure_ascii=False))
@@ -71,6 +85,7 @@ def run(
             mode=mode,
             max_rejects=limit,
             report=report,
+            tell=tell,
         )
     seconds = time.monotonic() - began
     console = stderr()

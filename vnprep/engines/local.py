@@ -23,7 +23,8 @@ from vnprep.interrupts import held_back
 from vnprep.pipeline import make_shard
 from vnprep.shards.manifest import TOKENIZER_NAME, ShardRecord
 from vnprep.sources.plan import Unit
-from vnprep.tokenizer.load import LoadedTokenizer, parse_tokenizer
+from vnprep.tokenizer.load import parse_tokenizer
+from vnprep.tokenizer.parity import make_encoder
 from vnprep.tokenizer.special import SpecialIds
 
 
@@ -34,11 +35,13 @@ class Job:
     Attributes:
         config: the settings.
         special: ids of the special tokens.
+        encoder: the name of the encoder that serves.
         folder: where shards go; the tokenizer stands there already.
     """
 
     config: PrepareConfig
     special: SpecialIds
+    encoder: str
     folder: Path
 
 
@@ -80,14 +83,23 @@ def run_units(
 
 def _run_here(job: Job, units: Sequence[Unit]) -> Iterator[tuple[Unit, ShardRecord]]:
     if units:
-        tokenizer = _tokenizer(job)
+        tools = _Tools(job)
     for unit in units:
-        yield unit, make_shard(unit, job.config, tokenizer, job.folder)
+        yield unit, tools.make(unit)
 
 
-def _tokenizer(job: Job) -> LoadedTokenizer:
-    text = (job.folder / TOKENIZER_NAME).read_text(encoding="utf-8")
-    return parse_tokenizer(text, special=job.special)
+class _Tools:
+    """What a process needs for any unit of a job."""
+
+    def __init__(self, job: Job) -> None:
+        text = (job.folder / TOKENIZER_NAME).read_text(encoding="utf-8")
+        self._job = job
+        self._tokenizer = parse_tokenizer(text, special=job.special)
+        self._encoder = make_encoder(self._tokenizer, job.encoder)
+
+    def make(self, unit: Unit) -> ShardRecord:
+        job = self._job
+        return make_shard(unit, job.config, self._tokenizer, self._encoder, job.folder)
 
 
 def _hand_out(connection: Connection, waiting: deque[Unit]) -> Unit:
@@ -143,13 +155,13 @@ def _work(job: Job, connection: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Processes are the parallelism: threads below them would fight for the same cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer: LoadedTokenizer | None = None
+    tools: _Tools | None = None
     with contextlib.suppress(EOFError, ConnectionError):  # the parent went away
         while True:
             unit: Unit = connection.recv()
             try:
-                tokenizer = tokenizer or _tokenizer(job)
-                outcome: Outcome = make_shard(unit, job.config, tokenizer, job.folder)
+                tools = tools or _Tools(job)
+                outcome: Outcome = tools.make(unit)
             except Exception as error:
                 if not isinstance(error, VnprepError | OSError):
                     error.add_note(f"in a worker:\n{traceback.format_exc()}")

@@ -100,11 +100,13 @@ class TokenizerRecord:
         fingerprint: ``vnprep.tokenizer.load.fingerprint`` of it and its special ids.
         vocab_size: largest id + 1.
         special: ids of the special tokens.
+        encoder: the program that applied it: ``gigatoken`` or ``tokenizers``.
     """
 
     fingerprint: str
     vocab_size: int
     special: SpecialIds
+    encoder: str
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ class Manifest:
                 "fingerprint": self.tokenizer.fingerprint,
                 "vocab_size": self.tokenizer.vocab_size,
                 "special_ids": self.tokenizer.special.as_dict(),
+                "encoder": self.tokenizer.encoder,
                 "file": asdict(self.tokenizer_file),
             },
             "totals": {
@@ -238,6 +241,7 @@ class Manifest:
                 tokenizer["fingerprint"],
                 tokenizer["vocab_size"],
                 SpecialIds(**tokenizer["special_ids"]),
+                tokenizer["encoder"],
             ),
             FileRecord(**tokenizer["file"]),
             tuple(ShardRecord.from_json(shard) for shard in body["shards"]),

@@ -1,22 +1,33 @@
 """CSV and TSV with a header.
 
-CSV is RFC 4180: cells may be quoted and then hold commas, quotes and line breaks. TSV is plain:
-no cell holds a tab or a line break and a quote is a quote, unless ``quoted_tsv`` says that the
-file was written the way Excel does.
+CSV is RFC 4180: cells may be quoted and then hold delimiters, quotes and line breaks. TSV is
+plain: no cell holds a tab or a line break and a quote is a quote, unless ``quoted_tsv`` says
+that the file was written the way Excel does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
+from vnprep.config import ReadOptions
 from vnprep.errors import InputError
 from vnprep.shards.ledger import Excluded
 from vnprep.shards.schema import Origin
-from vnprep.sources.lines import Line
+from vnprep.sources.fields import check_names, column_names, wanted_fields
+from vnprep.sources.lines import Line, read_lines
 from vnprep.sources.records import TableRow, dropped, rejected
+
+#: Noted of every row of a CSV that was found to be parted by semicolons.
+SEMICOLONS = "semicolons"
+
+#: Excel's own first line, which says what parts the cells below.
+SEP_LINE = re.compile(r'"?sep=([,;|\t])"?,*', re.IGNORECASE)
 
 
 class _Feed:
@@ -39,18 +50,14 @@ class _Feed:
         self.row.append(line)
         return "\n" if isinstance(line, Excluded) else line.text + "\n"
 
-    def read_again(self) -> None:
-        """Take back all lines of the current row but its first."""
-        self._again.extendleft(reversed(self.row[1:]))
-        del self.row[1:]
+    def read_again(self, keep: int = 1) -> None:
+        """Take back all lines of the current row but the first ones."""
+        self._again.extendleft(reversed(self.row[keep:]))
+        del self.row[keep:]
 
 
 def read_csv(
-    lines: Iterator[Line | Excluded],
-    source: str,
-    wanted: tuple[str, ...],
-    delimiter: str,
-    limit: int,
+    lines: Iterator[Line | Excluded], source: str, options: ReadOptions, delimiter: str | None
 ) -> Iterator[TableRow | Excluded]:
     """Yield the rows of a quoted table.
 
@@ -60,17 +67,17 @@ def read_csv(
     Args:
         lines: all lines of the file.
         source: for errors.
-        wanted: fields that the header must have.
-        delimiter: a comma or a tab.
-        limit: the longest cell, in characters.
+        options: which fields the header must have, and how long a cell may be.
+        delimiter: what parts the cells; None for a comma, or what the header tells.
 
     Raises:
         InputError: a wanted field is not in the header.
     """
-    csv.field_size_limit(limit)
+    csv.field_size_limit(options.max_record_bytes)
     feed = _Feed(lines)
+    delimiter, notes = _find_delimiter(feed, options, delimiter)
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    names: list[str] | None = None
     while True:
         feed.row = []
         problem = ""
@@ -83,17 +90,78 @@ def read_csv(
             problem = str(error)
             feed.read_again()
             reader = csv.reader(feed, delimiter=delimiter, strict=True)
-        if header is None:
-            _refuse_unreadable_header(feed.row[0], source, problem)
-            header = check_header(cells, source, wanted, delimiter)
+        if names is None:
+            refuse_unreadable_header(feed.row[0], source, problem)
+            names = column_names(cells)
+            check_names(names, source, options, delimiter)
         else:
-            yield from _row(cells, header, feed.row, problem)
-    if header is None:
+            yield from _row(cells, names, feed.row, problem, notes)
+    if names is None:
         yield dropped(Origin(source, 1, 0), "empty-file")
 
 
+def _find_delimiter(
+    feed: _Feed, options: ReadOptions, delimiter: str | None
+) -> tuple[str, tuple[str, ...]]:
+    """Look at the first line; return the delimiter, and what is noted of the rows."""
+    first = next(feed, None)
+    if first is None:
+        return delimiter or ",", ()
+    if said := SEP_LINE.fullmatch(first.rstrip("\n")):
+        return delimiter or said[1], ()
+    feed.read_again(keep=0)
+    if delimiter is None and is_parted_by_semicolons(first, options):
+        return ";", (SEMICOLONS,)
+    return delimiter or ",", ()
+
+
+def is_parted_by_semicolons(header: str, options: ReadOptions) -> bool:
+    """Tell whether a header has the wanted fields by semicolons, and not by commas."""
+
+    wanted = set(wanted_fields(options))
+    by_commas, by_semicolons = (set(split_header(header, sign)) for sign in ",;")
+    return wanted <= by_semicolons and not wanted <= by_commas
+
+
+def split_header(header: str, delimiter: str) -> list[str]:
+    """Return the names in a quoted header line; none if its quotes do not close."""
+    try:
+        return column_names(next(csv.reader([header], delimiter=delimiter), []))
+    except csv.Error:
+        return []
+
+
+def header_size(head: bytes, options: ReadOptions, kind: str) -> int:
+    """Return how many bytes the header takes; 0 if its end is not in sight.
+
+    Args:
+        head: the first block of the file.
+        options: as the table will be read with.
+        kind: ``csv``, where cells may be quoted, or ``tsv``.
+    """
+    if kind == "tsv":
+        return head.find(b"\n") + 1
+    file = io.BytesIO(head)
+    feed = _Feed(read_lines(file, "", limit=options.max_record_bytes))
+    given = "\t" if options.quoted_tsv else options.delimiter
+    delimiter, _ = _find_delimiter(feed, options, given)
+    if next(_strict(feed, delimiter), None) is None:
+        return 0
+    return file.tell() if head[: file.tell()].endswith(b"\n") else 0
+
+
+def _strict(feed: _Feed, delimiter: str) -> Iterator[list[str]]:
+    """Yield rows until one is wrongly quoted."""
+    with contextlib.suppress(csv.Error):
+        yield from csv.reader(feed, delimiter=delimiter, strict=True)
+
+
 def _row(
-    cells: list[str], header: list[str], lines: list[Line | Excluded], problem: str
+    cells: list[str],
+    names: list[str],
+    lines: list[Line | Excluded],
+    problem: str,
+    notes: tuple[str, ...],
 ) -> Iterator[TableRow | Excluded]:
     text = "\n".join(line.text for line in lines if isinstance(line, Line))
     bad = [line for line in lines if isinstance(line, Excluded)]
@@ -106,73 +174,65 @@ def _row(
     elif problem:
         yield rejected(origin, "bad-quoting", problem, text)
     else:
-        yield as_row(cells, header, origin, text)
+        row = _as_row(cells, names, origin, text)
+        yield replace(row, notes=notes) if notes and isinstance(row, TableRow) else row
 
 
 def read_plain_tsv(
-    lines: Iterator[Line | Excluded], source: str, wanted: tuple[str, ...]
+    lines: Iterator[Line | Excluded], source: str, options: ReadOptions
 ) -> Iterator[TableRow | Excluded]:
     """Yield the rows of a plain TSV; see ``read_csv`` for arguments and errors."""
-    header: list[str] | None = None
+    names: list[str] | None = None
     for line in lines:
-        if header is None:
-            _refuse_unreadable_header(line, source)
+        if names is None:
+            refuse_unreadable_header(line, source)
         if isinstance(line, Excluded):
             yield line
-        elif header is None:
-            header = check_header(line.text.split("\t"), source, wanted, "\t")
+        elif names is None:
+            names = column_names(line.text.split("\t"))
+            check_names(names, source, options, "\t")
         else:
-            row = as_row(line.text.split("\t"), header, line.origin, line.text)
+            row = _as_row(line.text.split("\t"), names, line.origin, line.text)
             if isinstance(row, TableRow) and _looks_quoted(row):
                 row = replace(row, notes=("quoted-cell",))
             yield row
-    if header is None:
+    if names is None:
         yield dropped(Origin(source, 1, 0), "empty-file")
 
 
-def as_row(cells: list[str], header: list[str], origin: Origin, text: str) -> TableRow | Excluded:
-    """Give the cells their names; a row of another length is rejected."""
+def _as_row(cells: list[str], names: list[str], origin: Origin, text: str) -> TableRow | Excluded:
+    """Give the cells their names; a row with another number of them is rejected.
+
+    Spreadsheets write empty cells at the end of rows, and columns without a name: such cells
+    may be there as long as they are empty.
+    """
     if not any(cell.strip() for cell in cells):
         return dropped(origin, "blank-line")
-    if len(cells) != len(header):
-        detail = f"{len(cells)} cells, the header has {len(header)}"
+    while len(cells) > len(names) and not cells[-1].strip():
+        cells = cells[:-1]
+    if len(cells) != len(names):
+        detail = f"{len(cells)} cells, the header has {len(names)}"
         return rejected(origin, "ragged-row", detail, text)
-    return TableRow(dict(zip(header, cells, strict=True)), origin)
+    fields = dict(zip(names, cells, strict=True))
+    if "" in fields:
+        for place, (name, cell) in enumerate(zip(names, cells, strict=True), start=1):
+            if not name and cell.strip():
+                detail = f"cell {place} has a text, its column no name"
+                return rejected(origin, "nameless-column", detail, text)
+        del fields[""]
+    return TableRow(fields, origin, text=text)
 
 
 def _looks_quoted(row: TableRow) -> bool:
     return any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in row.fields.values())
 
 
-def check_header(
-    cells: list[str], source: str, wanted: tuple[str, ...], delimiter: str
-) -> list[str]:
-    """Return the header's names; each must be there once, the wanted ones among them."""
-    names = [cell.strip() for cell in cells]
-    if missing := [name for name in wanted if name not in names]:
-        found = ", ".join(names)
-        other = "," if delimiter == "\t" else "\t"
-        hint = "name the columns with --request-field, --response-field or --text-field"
-        if len(names) == 1 and other in names[0]:
-            hint = f"the cells seem to be parted by {'commas' if other == ',' else 'tabs'}: "
-            hint += f"pass --format {'csv' if other == ',' else 'tsv'}"
-        if len(names) == 1 and ";" in names[0]:
-            hint = (
-                "the cells seem to be parted by semicolons: save the table as TSV, or with commas"
-            )
-        raise InputError(
-            f"no column {', '.join(missing)}; the header has: {found}", place=source, remedy=hint
-        )
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(
-            f"the header names {', '.join(map(repr, twice))} twice",
-            place=source,
-            remedy="give every column a name of its own",
-        )
-    return names
+def refuse_unreadable_header(line: Line | Excluded, source: str, problem: str = "") -> None:
+    """Refuse a table whose header line is not UTF-8, too long or wrongly quoted.
 
-
-def _refuse_unreadable_header(line: Line | Excluded, source: str, problem: str = "") -> None:
+    Raises:
+        InputError: it is.
+    """
     if isinstance(line, Excluded):
         problem = line.detail
     if problem:

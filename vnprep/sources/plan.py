@@ -1,56 +1,49 @@
-"""INPUT arguments → inputs → work units.
+"""Inputs → work units.
 
-A unit is fixed by the inputs and the configuration, never by the workers: a byte range of a
-large file, cut where a record begins, or a run of small whole files. One unit makes one shard.
+A unit is fixed by the inputs and the configuration, never by the workers: a part of a large
+file, cut where a record begins, or a run of small whole files. One unit makes one shard.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from vnprep.config import ReadOptions
 from vnprep.errors import InputError
 from vnprep.shards.manifest import FileRecord
-from vnprep.sources.formats import COMPRESSIONS, FORMAT_NAMES, FORMATS
+from vnprep.sources.cutting import Cutter, rule_for
+from vnprep.sources.formats import TABLES
+from vnprep.sources.inputs import Input, find_inputs
+from vnprep.sources.tables import Group, table_groups
+
+__all__ = ["Input", "Piece", "Plan", "Unit", "find_inputs", "make_plan"]
 
 _BLOCK = 4 << 20
 
 
-@dataclass(frozen=True)
-class Input:
-    """One input file.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The records of one input that begin in ``start:end`` (all of it when ``end`` is None).
 
     Attributes:
-        path: where it is.
-        format: one of the values of ``FORMATS``.
-        compressed: whether its name ends in ``.gz``, ``.bz2``, ``.xz`` or ``.zst``.
+        input: the file.
+        start, end: byte offsets; of a table (Parquet, Arrow) numbers of groups of rows.
+        first_line: the number of the line, or row, at ``start``.
+        header: the header line of a text table, for a piece that begins below it.
     """
-
-    path: Path
-    format: str
-    compressed: bool
-
-    @property
-    def name(self) -> str:
-        """The name reported everywhere: the path as the user gave it."""
-        return self.path.as_posix()
-
-
-@dataclass(frozen=True)
-class Piece:
-    """The records of one input that begin in ``start:end`` (all of it when ``end`` is None)."""
 
     input: Input
     start: int
     end: int | None
     first_line: int
+    header: bytes = b""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """What one worker turns into one shard."""
 
@@ -61,83 +54,27 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """All work, and the identity of every input (name, size, SHA-256)."""
+    """All work, and the identity of every input (name, size, SHA-256).
+
+    Attributes:
+        inputs: the identities.
+        units: the work.
+        sources: the inputs themselves, in the order of ``inputs``.
+    """
 
     inputs: tuple[FileRecord, ...]
     units: tuple[Unit, ...]
+    sources: tuple[Input, ...]
 
 
-def find_inputs(arguments: Sequence[str], format_name: str | None) -> list[Input]:
-    """Expand files, folders and globs; folders and globs in sorted order.
-
-    Raises:
-        InputError: nothing there, or a file whose format its name does not tell.
-    """
-    found: list[Input] = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _visible_file(file, path))
-            inputs = [_input(file, format_name) for file in files if format_name or _known(file)]
-            if not inputs:
-                raise InputError(
-                    "no file here has a known ending",
-                    place=path,
-                    remedy=f"known: {', '.join(FORMATS)}, each also with {', '.join(COMPRESSIONS)}",
-                )
-            found += inputs
-        elif path.exists():
-            found.append(_input(path, format_name))
-        else:
-            matches = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207
-            if not matches:
-                raise InputError("no such file or folder", place=argument)
-            found += [_input(match, format_name) for match in matches if match.is_file()]
-    names = [item.name for item in found]
-    for name in names:
-        if not name.isprintable():
-            raise InputError(
-                "the file's name is not valid UTF-8 or holds control characters",
-                place=name.encode("utf-8", "backslashreplace").decode("utf-8"),
-                remedy="rename the file",
-            )
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError("given twice", place=twice[0], remedy="name every input once")
-    return found
-
-
-def _visible_file(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.is_file()
-
-
-def _known(path: Path) -> bool:
-    return _ending(path)[0] in FORMATS
-
-
-def _ending(path: Path) -> tuple[str, bool]:
-    compressed = path.suffix.lower() in COMPRESSIONS
-    ending = (path.with_suffix("") if compressed else path).suffix.lower()
-    return ending, compressed
-
-
-def _input(path: Path, format_name: str | None) -> Input:
-    ending, compressed = _ending(path)
-    name = format_name or FORMATS.get(ending)
-    if name is None:
-        raise InputError(
-            f"the ending {ending or '(none)'} does not tell the format",
-            place=path,
-            remedy=f"pass --format, one of: {', '.join(FORMAT_NAMES)}",
-        )
-    return Input(path, name, compressed)
+Progress = Callable[[int], None]
 
 
 def make_plan(
     inputs: Sequence[Input],
     options: ReadOptions,
     unit_bytes: int,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Hash every input once and cut the work into units.
 
@@ -145,7 +82,10 @@ def make_plan(
         inputs: from ``find_inputs``.
         options: decide which formats may be cut inside a file.
         unit_bytes: a unit takes this many bytes, and the rest of the last record.
-        progress: called with the bytes read since the last call.
+        progress: called now and then with the bytes read since the last call.
+
+    Raises:
+        InputError: an input cannot be read.
     """
     identities: list[FileRecord] = []
     units: list[Unit] = []
@@ -158,73 +98,102 @@ def make_plan(
             units.append(Unit(len(units), tuple(gathered), gathered_bytes))
         gathered, gathered_bytes = [], 0
 
+    scan = _Scan(options, unit_bytes, progress)
     for item in inputs:
-        cut = _can_be_cut(item, options)
-        scan = _scan(item, unit_bytes if cut else None, progress)
-        identities.append(FileRecord(item.name, scan.bytes, scan.sha256))
-        if len(scan.cuts) > 1:
+        record, pieces = scan.file(item)
+        identities.append(record)
+        if len(pieces) > 1:
             close()
-            for piece, size in _pieces(item, scan):
+            for piece, size in pieces:
                 units.append(Unit(len(units), (piece,), size))
             continue
-        if gathered_bytes + scan.bytes > unit_bytes:
+        if gathered_bytes + record.bytes > unit_bytes:
             close()
-        gathered.append(Piece(item, 0, None, 1))
-        gathered_bytes += scan.bytes
+        gathered.append(pieces[0][0])
+        gathered_bytes += record.bytes
     close()
-    return Plan(tuple(identities), tuple(units))
+    scan.tell(0)
+    return Plan(tuple(identities), tuple(units), tuple(inputs))
 
 
-@dataclass(frozen=True)
-class _Scan:
+class _Sized(NamedTuple):
+    piece: Piece
     bytes: int
-    sha256: str
-    cuts: tuple[tuple[int, int], ...]  # (byte offset, line number) where each piece begins
 
 
-def _can_be_cut(item: Input, options: ReadOptions) -> bool:
-    """Tell whether a record of this input is exactly one line."""
-    if item.compressed:
-        return False
-    if item.format == "text":
-        return options.text_split == "line"
-    return item.format == "jsonl"
+class _Scan:
+    """Reads files once: for their hash, and for where they can be cut."""
+
+    def __init__(self, options: ReadOptions, unit_bytes: int, progress: Progress | None) -> None:
+        self._options, self._unit_bytes = options, unit_bytes
+        self._progress = progress
+        self._untold = 0
+
+    def file(self, item: Input) -> tuple[FileRecord, list[_Sized]]:
+        """Return a file's identity and its pieces; one that is not cut is one piece."""
+        digest = hashlib.sha256()
+        rule = rule_for(item, self._options)
+        try:
+            with open(item.where, "rb", buffering=0) as file:  # noqa: PTH123 - a million inputs
+                size = os.fstat(file.fileno()).st_size
+                cutter = None
+                if rule is not None and size > self._unit_bytes:
+                    cutter = Cutter(rule, self._options, self._unit_bytes, size)
+                total = 0
+                while block := file.read(_BLOCK):
+                    total += len(block)
+                    digest.update(block)
+                    if cutter is not None:
+                        cutter.feed(block)
+                    self.tell(len(block))
+        except OSError as error:
+            raise InputError(
+                f"cannot be read ({error.strerror})",
+                place=item.name,
+                remedy="check that it is there and that you may read it",
+            ) from None
+        if total != size:
+            raise InputError(
+                "changed while it was being read",
+                place=item.name,
+                remedy="run again once nothing writes to it",
+            )
+        record = FileRecord(item.name, total, digest.hexdigest())
+        if item.format in TABLES and total > self._unit_bytes:
+            return record, list(_of_groups(item, table_groups(item), total, self._unit_bytes))
+        return record, list(_of_bytes(item, cutter, total))
+
+    def tell(self, count: int) -> None:
+        """Pass progress on, not for every tiny file."""
+        self._untold += count
+        if self._progress is not None and (self._untold >= _BLOCK or (self._untold and not count)):
+            self._progress(self._untold)
+            self._untold = 0
 
 
-def _scan(item: Input, unit_bytes: int | None, progress: Callable[[int], None] | None) -> _Scan:
-    digest = hashlib.sha256()
-    offset, line = 0, 1
-    cuts = [(0, 1)]
-    try:
-        with item.path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                if unit_bytes is not None:
-                    cuts += _cuts(block, offset, line, cuts[-1][0], unit_bytes)
-                    line += block.count(b"\n")
-                offset += len(block)
-                if progress is not None:
-                    progress(len(block))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", place=item.path) from None
-    if len(cuts) > 1 and cuts[-1][0] == offset:
-        cuts.pop()
-    return _Scan(offset, digest.hexdigest(), tuple(cuts))
+def _of_bytes(item: Input, cutter: Cutter | None, size: int) -> Iterator[_Sized]:
+    if cutter is None or len(cutter.cuts) == 1:
+        yield _Sized(Piece(item, 0, None, 1), size)
+        return
+    ends = [start for start, _ in cutter.cuts[1:]] + [size]
+    for (start, first_line), end in zip(cutter.cuts, ends, strict=True):
+        header = cutter.header if start else b""
+        yield _Sized(Piece(item, start, end, first_line, header), end - start)
 
 
-def _cuts(
-    block: bytes, offset: int, line: int, last: int, unit_bytes: int
-) -> Iterator[tuple[int, int]]:
-    """Yield where new pieces begin in a block: after the first line end past each full unit."""
-    while True:
-        position = block.find(b"\n", max(last + unit_bytes - offset - 1, 0))
-        if position < 0:
-            return
-        last = offset + position + 1
-        yield last, line + block.count(b"\n", 0, position + 1)
-
-
-def _pieces(item: Input, scan: _Scan) -> Iterator[tuple[Piece, int]]:
-    ends = [start for start, _ in scan.cuts[1:]] + [scan.bytes]
-    for (start, first_line), end in zip(scan.cuts, ends, strict=True):
-        yield Piece(item, start, end, first_line), end - start
+def _of_groups(
+    item: Input, groups: Sequence[Group], size: int, unit_bytes: int
+) -> Iterator[_Sized]:
+    """Gather groups to pieces of ``unit_bytes`` in memory; the file's bytes are shared out."""
+    total = sum(group.bytes for group in groups) or 1
+    start, first_row, row, gathered, before, told = 0, 1, 1, 0, 0, 0
+    for number, group in enumerate(groups, start=1):
+        row += group.rows
+        gathered += group.bytes
+        before += group.bytes
+        if gathered >= unit_bytes and number < len(groups):
+            share = size * before // total
+            yield _Sized(Piece(item, start, number, first_row), share - told)
+            start, first_row, gathered, told = number, row, 0, share
+    end = len(groups) if start else None
+    yield _Sized(Piece(item, start, end, first_row), size - told)

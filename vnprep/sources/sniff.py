@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable
 from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from vnprep.config import Layout, ReadOptions
+from vnprep.errors import InputError
+from vnprep.shards.ledger import Excluded
+from vnprep.sources.delimited import SEP_LINE, split_header
+from vnprep.sources.fields import SEED_FIELDS
+from vnprep.sources.inputs import Input
+from vnprep.sources.json_values import read_values
+from vnprep.sources.lines import read_lines
 from vnprep.sources.opening import open_bytes
-from vnprep.sources.plan import Input
-from vnprep.sources.seed_tsv import HEADER
+from vnprep.sources.tables import table_names
 
 _HEAD = 1 << 20
 
@@ -29,30 +31,42 @@ def _layout(item: Input, options: ReadOptions) -> Layout:
             return "text"
         case "blocks":
             return "pairs"
-        case "parquet":
+        case "parquet" | "arrow":
             try:
-                return _by_fields(pq.read_schema(item.path).names, options)
-            except pa.ArrowException:
+                return _by_fields(table_names(item), options)
+            except InputError:
                 return "text"  # the reader will say what is wrong with it
-    with open_bytes(item.path) as file:
-        # A line too broken to read here will be rejected, with its place, when it is read.
-        line = file.readline(_HEAD).decode("utf-8-sig", "replace").strip()
-        while not line and (raw := file.readline(_HEAD)):
-            line = raw.decode("utf-8", "replace").strip()
-    if item.format == "jsonl":
+    line = _first_line(item)
+    if item.format in ("jsonl", "json"):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
             return "text"
         return _by_fields(value if isinstance(value, dict) else (), options)
-    delimiter = "\t" if item.format == "tsv" else ","
-    try:
-        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
-    except csv.Error:
-        return "text"
-    if set(HEADER) <= set(cells) and item.format == "tsv":
-        return "seed-tsv"
-    return _by_fields(cells, options)
+    if item.format == "tsv":
+        names = split_header(line, "\t")
+        return "seed-tsv" if set(SEED_FIELDS) <= set(names) else _by_fields(names, options)
+    # A name of several words may hold the other delimiter; which of the two is meant, the
+    # reader decides when it knows what is wanted.
+    return _by_fields({*split_header(line, ","), *split_header(line, ";")}, options)
+
+
+def _first_line(item: Input) -> str:
+    """Return the first line, or value, that is not blank; "" if it cannot be read.
+
+    A line too broken to read here will be rejected, with its place, when it is read.
+    """
+    with open_bytes(item.path) as file:
+        if item.format == "json":
+            lines = read_values(file, item.name, _HEAD)
+        else:
+            lines = read_lines(file, item.name, limit=_HEAD)
+        for line in lines:
+            if isinstance(line, Excluded):
+                return ""
+            if line.text.strip() and not SEP_LINE.fullmatch(line.text):
+                return line.text
+    return ""
 
 
 def _by_fields(names: Iterable[str], options: ReadOptions) -> Layout:

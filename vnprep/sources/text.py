@@ -15,7 +15,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def whole_file(file: BinaryIO, source: str, options: ReadOptions) -> Iterator[Record | Excluded]:
-    """Read a file as one document; line ends become ``\\n``."""
+    """Read a file as one document; line ends, CRLF or CR alone, become ``\\n``."""
     origin = Origin(source, 1, 0)
     raw = file.read(options.max_record_bytes + 1)
     if len(raw) > options.max_record_bytes:
@@ -26,18 +26,14 @@ def whole_file(file: BinaryIO, source: str, options: ReadOptions) -> Iterator[Re
     if isinstance(line, Excluded):
         yield line
     else:
-        yield document(line.text.replace("\r\n", "\n"), origin)
+        text = line.text.replace("\r\n", "\n")
+        yield document(text if "\n" in text else text.replace("\r", "\n"), origin)
 
 
-def by_line(lines: Iterator[Line | Excluded]) -> Iterator[Record | Excluded]:
-    """Read every line as one document; blank ones are dropped."""
-    for line in lines:
-        if isinstance(line, Excluded):
-            yield line
-        elif line.text.strip():
-            yield document(line.text.strip(), line.origin)
-        else:
-            yield dropped(line.origin, "blank-line")
+def one_line(line: Line) -> Record | Excluded:
+    """Read a line as one document; a blank one is dropped."""
+    text = line.text.strip()
+    return document(text, line.origin) if text else dropped(line.origin, "blank-line")
 
 
 def by_paragraph(

@@ -12,9 +12,12 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow.parquet as pq
 
+from vnprep.config import ReadOptions
 from vnprep.errors import InputError
+from vnprep.sources.formats import TABLES
 from vnprep.sources.opening import open_bytes
 from vnprep.sources.plan import Input
+from vnprep.sources.tables import table_batches, table_groups
 
 _FILES = 16
 _BYTES = 2 << 20
@@ -26,7 +29,7 @@ _COMPRESSED_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Sample:
+class Excerpt:
     """Part of an input.
 
     Attributes:
@@ -40,12 +43,15 @@ class Sample:
     covers: float
 
 
-def take_samples(inputs: Sequence[Input], sizes: Sequence[int], folder: Path) -> list[Sample]:
+def take_excerpts(
+    inputs: Sequence[Input], sizes: Sequence[int], options: ReadOptions, folder: Path
+) -> list[Excerpt]:
     """Write parts of some inputs into a folder.
 
     Args:
         inputs: of one kind, so that one may stand for another.
         sizes: their bytes, [inputs]; the larger an input, the likelier it is chosen.
+        options: how they are read.
         folder: where to write; it should hold nothing else.
 
     An input of which no part can be taken, such as a damaged one, is passed over.
@@ -57,14 +63,17 @@ def take_samples(inputs: Sequence[Input], sizes: Sequence[int], folder: Path) ->
     for number in chosen.tolist():
         item = inputs[number]
         with contextlib.suppress(InputError, OSError, ValueError):
-            take = _rows if item.format == "parquet" else _lines
-            sample = take(item, folder / f"{number}", _BYTES // len(chosen))
-            if sample is not None and sample.covers:
-                found.append(sample)
+            stem = folder / f"{number}"
+            if item.format in TABLES:
+                excerpt = _rows(item, options, stem)
+            else:
+                excerpt = _lines(item, stem, _BYTES // len(chosen))
+            if excerpt is not None and excerpt.covers:
+                found.append(excerpt)
     return found
 
 
-def _lines(item: Input, stem: Path, limit: int) -> Sample | None:
+def _lines(item: Input, stem: Path, limit: int) -> Excerpt | None:
     """Take whole lines from all over a file, or from the beginning of one with a header."""
     name = item.path.name
     size = item.path.stat().st_size
@@ -86,7 +95,7 @@ def _lines(item: Input, stem: Path, limit: int) -> Sample | None:
         return None
     path = stem.with_name(f"{stem.name}-{name}")
     path.write_bytes(kept)
-    return Sample(Input(path, item.format, False), item, read * len(kept) / end)
+    return Excerpt(Input(str(path), item.format, False), item, read * len(kept) / end)
 
 
 def _whole_lines(text: BinaryIO, start: int, limit: int) -> bytes:
@@ -107,15 +116,15 @@ def _decompressed(cut: Path) -> bytes:
     return b"".join(parts)
 
 
-def _rows(item: Input, stem: Path, limit: int) -> Sample | None:
-    """Take the first rows of a Parquet file."""
-    del limit  # rows have no size until they are read
-    file = pq.ParquetFile(item.path)
-    batch = next(file.iter_batches(_ROWS), None)
-    if batch is None:
+def _rows(item: Input, options: ReadOptions, stem: Path) -> Excerpt | None:
+    """Take the first rows of a table."""
+    total = sum(group.rows for group in table_groups(item))
+    batch = next(table_batches(item, options), None)
+    if batch is None or not total:  # a stream, which does not tell how long it is
         return None
+    batch = batch.slice(0, _ROWS)
     path = stem.with_suffix(".parquet")
     with pq.ParquetWriter(path, batch.schema) as writer:
         writer.write_batch(batch)
-    share = batch.num_rows / file.metadata.num_rows
-    return Sample(Input(path, item.format, False), item, item.path.stat().st_size * share)
+    size = item.path.stat().st_size
+    return Excerpt(Input(str(path), "parquet", False), item, size * batch.num_rows / total)

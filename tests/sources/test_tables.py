@@ -1,0 +1,159 @@
+"""Parquet and Arrow: the same rows from every container, groups, damage, names."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+
+from vnprep.config import ReadOptions
+from vnprep.errors import InputError
+from vnprep.shards.ledger import Excluded
+from vnprep.sources.inputs import find_inputs
+from vnprep.sources.plan import Piece
+from vnprep.sources.reading import read_records
+from vnprep.sources.records import Record
+from vnprep.sources.tables import read_table, table_groups
+
+PAIRS = ReadOptions("pairs")
+TABLE = pa.table(
+    {
+        "n": list(range(10)),
+        "response": [None if number == 7 else f"đáp {number}" for number in range(10)],
+        "request": [f"hỏi {number}" for number in range(10)],
+    }
+)
+
+
+def _ipc_file(table: pa.Table, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=4)
+
+
+def _ipc_stream(table: pa.Table, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=4)
+
+
+def _parquet(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, row_group_size=4)
+
+
+def _feather(table: pa.Table, path: Path) -> None:
+    feather.write_feather(table, str(path), compression="zstd", chunksize=4)
+
+
+CONTAINERS = pytest.mark.parametrize(
+    ("ending", "write"),
+    [
+        (".parquet", _parquet),
+        (".arrow", _ipc_file),
+        (".arrow", _ipc_stream),
+        (".feather", _feather),
+    ],
+    ids=["parquet", "file", "stream", "feather"],
+)
+Write = Callable[[pa.Table, Path], None]
+
+
+def _read(path: Path, options: ReadOptions = PAIRS) -> list[Record | Excluded]:
+    (item,) = find_inputs([str(path)], options.format)
+    return list(read_records(Piece(item, 0, None, 1), options))
+
+
+@CONTAINERS
+def test_rows_and_rejects_are_those_of_the_table(tmp_path: Path, ending: str, write: Write) -> None:
+    path = tmp_path / f"a{ending}"
+    write(TABLE, path)
+    items = _read(path)
+    assert [item.origin.line for item in items] == list(range(1, 11))
+    for number, item in enumerate(items):
+        assert item.origin.byte_offset is None
+        if number == 7:
+            assert isinstance(item, Excluded)
+            assert item.reason == "missing-field"
+            assert "hỏi 7" in item.excerpt
+        else:
+            assert isinstance(item, Record)
+            assert item.segments == (f"hỏi {number}", f"đáp {number}")
+    with pytest.raises(InputError, match="no column text; the header has: n, response, request"):
+        _read(path, ReadOptions("text"))
+
+
+@CONTAINERS
+def test_damage_is_an_error(tmp_path: Path, ending: str, write: Write) -> None:
+    path = tmp_path / f"a{ending}"
+    write(TABLE, path)
+    whole = path.read_bytes()
+    for size in (len(whole) - 1, len(whole) - 9, len(whole) // 2, 9, 3):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"not a readable (Parquet|Arrow) file"):
+            _read(path)
+
+
+def test_groups_are_read_apart(tmp_path: Path) -> None:
+    for write, name in ((_parquet, "a.parquet"), (_ipc_file, "a.arrow")):
+        write(TABLE, tmp_path / name)
+        (item,) = find_inputs([str(tmp_path / name)], None)
+        groups = table_groups(item)
+        assert [group.rows for group in groups] == [4, 4, 2]
+        assert all(group.bytes > 0 for group in groups)
+        rows = list(read_table(item, PAIRS, 1, 2, 5))
+        assert [row.origin.line for row in rows] == [5, 6, 7, 8]
+    _ipc_stream(TABLE, tmp_path / "s.arrow")
+    (item,) = find_inputs([str(tmp_path / "s.arrow")], None)
+    assert table_groups(item) == []
+
+
+@CONTAINERS
+def test_a_string_that_is_not_utf8_costs_its_row_alone(
+    tmp_path: Path, ending: str, write: Write
+) -> None:
+    strings = pa.array([b"a", b"\xff\xfe", b"c"], pa.binary()).view(pa.string())
+    path = tmp_path / f"a{ending}"
+    write(pa.table({"text": strings}), path)
+    items = _read(path, ReadOptions("text"))
+    assert [item.segments for item in items if isinstance(item, Record)] == [("a",), ("c",)]
+    (bad,) = [item for item in items if isinstance(item, Excluded)]
+    assert (bad.origin.line, bad.reason) == (2, "invalid-utf8")
+
+
+@CONTAINERS
+def test_names_are_matched_in_nfc(tmp_path: Path, ending: str, write: Write) -> None:
+    columns = {unicodedata.normalize("NFD", "hỏi"): ["a"], " đáp ": ["b"]}
+    path = tmp_path / f"a{ending}"
+    write(pa.table(columns), path)
+    for form in ("NFC", "NFD"):
+        name = unicodedata.normalize(form, "hỏi")
+        options = ReadOptions("pairs", request_field=name, response_field="đáp")
+        assert [item.segments for item in _read(path, options)] == [("a", "b")]  # type: ignore[union-attr]
+
+
+def test_text_types_and_messages(tmp_path: Path) -> None:
+    texts = ["một", "hai", "một"]
+    messages = [[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]] * 3
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())):
+        table = pa.table({"text": pa.array(texts).cast(kind), "messages": messages})
+        _ipc_file(table, tmp_path / "a.arrow")
+        items = _read(tmp_path / "a.arrow", ReadOptions("text"))
+        assert [item.segments for item in items] == [(text,) for text in texts]  # type: ignore[union-attr]
+        assert [item.segments for item in _read(tmp_path / "a.arrow")] == [("x", "y")] * 3  # type: ignore[union-attr]
+    _ipc_file(pa.table({"text": pa.array([b"x"], pa.binary())}), tmp_path / "a.arrow")
+    (item,) = _read(tmp_path / "a.arrow", ReadOptions("text"))
+    assert isinstance(item, Excluded)
+    assert item.reason == "not-text"
+
+
+def test_compressed_tables_and_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet.gz").write_bytes(b"x")
+    with pytest.raises(InputError, match="a compressed Parquet file") as caught:
+        _read(tmp_path / "a.parquet.gz")
+    assert "unpack it" in caught.value.remedy
+    (tmp_path / "a.arrow").write_bytes(b"")
+    with pytest.raises(InputError, match="not a readable Arrow file"):
+        _read(tmp_path / "a.arrow")

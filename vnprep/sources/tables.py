@@ -1,0 +1,205 @@
+"""Parquet and Arrow tables: batches of rows, by groups.
+
+A Parquet file has row groups, an Arrow file has record batches: both are called groups here. An
+Arrow stream is one group. A row's ``line`` is its 1-based number; it has no byte offset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vnprep.config import ReadOptions
+from vnprep.errors import InputError
+from vnprep.shards.ledger import Excluded
+from vnprep.shards.schema import Origin
+from vnprep.sources.fields import check_names, column_names, wanted_fields
+from vnprep.sources.inputs import Input
+from vnprep.sources.records import TableRow, rejected
+
+_ROWS = 8192
+_BYTES = 4 << 20
+_NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
+_MAGIC = b"ARROW1"
+
+
+@dataclass(frozen=True)
+class Group:
+    """How large a group is: its rows, and the bytes of its columns in memory."""
+
+    rows: int
+    bytes: int
+
+
+def read_table(
+    item: Input, options: ReadOptions, start: int = 0, end: int | None = None, first_row: int = 1
+) -> Iterator[TableRow | Excluded]:
+    """Yield the rows of some groups of a table.
+
+    Args:
+        item: the file.
+        options: which columns are wanted.
+        start, end: numbers of groups; no end means all.
+        first_row: the number of the first row of group ``start``.
+
+    Raises:
+        InputError: it is damaged, or a wanted column is not in it.
+    """
+    number = first_row
+    for batch in table_batches(item, options, start, end):
+        yield from table_rows(batch, item.name, number)
+        number += batch.num_rows
+
+
+def table_batches(
+    item: Input, options: ReadOptions, start: int = 0, end: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches with the wanted columns alone, named in NFC; see ``read_table``."""
+    with _opened(item) as table:
+        cells = [str(name) for name in table.schema.names]
+        names = column_names(cells)
+        check_names(names, item.name, options)
+        wanted = wanted_fields(options, names)
+        columns = [cells[names.index(name)] for name in wanted]
+        for batch in table.batches(start, table.groups if end is None else end, columns):
+            # Columns come in the file's order.
+            chosen = [batch.column(batch.schema.names.index(name)) for name in columns]
+            yield pa.RecordBatch.from_arrays(chosen, names=list(wanted))
+
+
+def table_names(item: Input) -> list[str]:
+    """Return the names of a table's columns, in NFC."""
+    with _opened(item) as table:
+        return column_names(table.schema.names)
+
+
+def table_groups(item: Input) -> list[Group]:
+    """Return the size of every group, in order; an Arrow stream has none to tell apart."""
+    with _opened(item) as table:
+        return [table.group(number) for number in range(table.groups)]
+
+
+class _Parquet:
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self._file = file
+        self.schema = file.schema_arrow
+        self.groups: int = file.num_row_groups
+
+    def group(self, number: int) -> Group:
+        about = self._file.metadata.row_group(number)
+        return Group(about.num_rows, about.total_byte_size)
+
+    def batches(self, start: int, end: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for number in range(start, end):
+            group = self.group(number)
+            rows = _rows_a_batch(group.rows, group.bytes)
+            yield from self._file.iter_batches(rows, row_groups=[number], columns=list(columns))
+
+
+class _ArrowFile:
+    def __init__(self, reader: pa.ipc.RecordBatchFileReader) -> None:
+        self._reader = reader
+        self.schema = reader.schema
+        self.groups: int = reader.num_record_batches
+
+    def group(self, number: int) -> Group:
+        batch = self._reader.get_batch(number)
+        return Group(batch.num_rows, batch.nbytes)
+
+    def batches(self, start: int, end: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for number in range(start, end):
+            yield from _slices(self._reader.get_batch(number).select(list(columns)))
+
+
+class _ArrowStream:
+    groups = 0
+
+    def __init__(self, reader: pa.ipc.RecordBatchStreamReader) -> None:
+        self._reader = reader
+        self.schema = reader.schema
+
+    def group(self, number: int) -> Group:
+        raise AssertionError(f"a stream has no group {number}")
+
+    def batches(self, _start: int, _end: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for batch in self._reader:
+            yield from _slices(batch.select(list(columns)))
+
+
+_Table = _Parquet | _ArrowFile | _ArrowStream
+
+
+@contextlib.contextmanager
+def _opened(item: Input) -> Iterator[_Table]:
+    kind = _NAMES[item.format]
+    if item.compressed:
+        raise InputError(
+            f"a compressed {kind} file cannot be read in parts",
+            place=item.name,
+            remedy=f"unpack it: {kind} can compress what is inside",
+        )
+    try:
+        with contextlib.ExitStack() as stack:
+            if item.format == "parquet":
+                yield _Parquet(stack.enter_context(pq.ParquetFile(item.path)))
+                return
+            file = stack.enter_context(pa.memory_map(item.where))
+            if file.read(len(_MAGIC)) == _MAGIC:
+                yield _ArrowFile(pa.ipc.open_file(file))
+                return
+            file.seek(0)
+            _refuse_cut_stream(item.path)
+            yield _ArrowStream(pa.ipc.open_stream(file))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"not a readable {kind} file ({error})",
+            place=item.name,
+            remedy="check that the file is whole",
+        ) from None
+
+
+def _refuse_cut_stream(path: Path) -> None:
+    """A stream that lost its end reads as a shorter one, but for its end mark."""
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 4, 0))
+        if file.read() != bytes(4):
+            raise pa.ArrowInvalid("an Arrow stream without its end mark")
+
+
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    rows = _rows_a_batch(batch.num_rows, batch.nbytes)
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
+def _rows_a_batch(rows: int, size: int) -> int:
+    """Return how many rows to hold at once: fewer, where they are long."""
+    return min(max(_BYTES * rows // max(size, 1), 1), _ROWS)
+
+
+def table_rows(batch: pa.RecordBatch, source: str, first: int) -> Iterator[TableRow | Excluded]:
+    """Yield the rows of a batch one at a time; ``first`` is the number of the first."""
+    try:
+        values = batch.to_pylist()
+    except UnicodeDecodeError:
+        # Arrow does not look into its strings: find the row, the others survive.
+        for place in range(batch.num_rows):
+            yield _one_row(batch.slice(place, 1), Origin(source, first + place, None))
+        return
+    for number, fields in enumerate(values, start=first):
+        yield TableRow(fields, Origin(source, number, None))
+
+
+def _one_row(batch: pa.RecordBatch, origin: Origin) -> TableRow | Excluded:
+    try:
+        return TableRow(batch.to_pylist()[0], origin)
+    except UnicodeDecodeError as error:
+        raw = bytes(error.object)
+        detail = f"byte 0x{raw[error.start]:02x} at offset {error.start} is not UTF-8"
+        return rejected(origin, "invalid-utf8", detail, raw.decode("utf-8", "backslashreplace"))
