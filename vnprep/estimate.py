@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,16 @@ from typing import Any
 from vnprep.claim import is_begun
 from vnprep.commit import refuse_foreign
 from vnprep.config import PrepareConfig
-from vnprep.encoders import Tell, sample_inputs
+from vnprep.excerpts import Excerpt, take_excerpts
 from vnprep.pipeline import make_shard
 from vnprep.progress import Report
-from vnprep.sample import Sample, take_samples
+from vnprep.sampling import sample_inputs
 from vnprep.shards.folder import WORK_FOLDER
 from vnprep.shards.manifest import ShardRecord
 from vnprep.shards.schema import id_type
 from vnprep.sources.plan import Input, find_inputs, make_plan
 from vnprep.task import Mode, make_task
+from vnprep.tokenizer.encode import Encoder
 from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.tokenizer.parity import choose_encoder, make_encoder
 
@@ -82,7 +83,7 @@ def estimate(
     workers: int = 1,
     mode: Mode = "new",
     report: Report | None = None,
-    tell: Tell | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Estimate:
     """Foretell what ``vnprep.prepare.prepare`` would do with the same arguments.
 
@@ -99,7 +100,11 @@ def estimate(
     sizes = {record.name: record.bytes for record in task.plan.inputs}
     kinds = _by_kind([] if task.done else [item for item in inputs if item.name in sizes])
     units = 0 if task.done else len(task.plan.units)
-    found = _encode_samples(kinds, sizes, config, tokenizer)
+    found = _Found()
+    if kinds:
+        choice = choose_encoder(tokenizer, sample_inputs(task.plan, config.read))
+        encoder = make_encoder(tokenizer, choice.name)
+        found = _encode_excerpts(kinds, sizes, config, tokenizer, encoder)
     width = id_type(tokenizer.vocab_size - 1).bit_width // 8
     size = found.tokens * (2 * width + 1) + found.rows * _BYTES_A_ROW + units * _BYTES_A_SHARD
     seconds = found.seconds / max(min(workers, units), 1)
@@ -140,11 +145,12 @@ class _Found:
     complete: bool = True
 
 
-def _encode_samples(
+def _encode_excerpts(
     kinds: dict[str, list[Input]],
     sizes: dict[str, int],
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
+    encoder: Encoder,
 ) -> _Found:
     """Encode parts of inputs of each kind, and multiply by what they stand for."""
     found = _Found()
@@ -153,12 +159,12 @@ def _encode_samples(
         if not sum(total):
             continue
         with tempfile.TemporaryDirectory(prefix="vnprep-") as name:
-            samples = take_samples(inputs, total, Path(name))
-            made = [(sample, *_encode(sample, config, tokenizer, Path(name))) for sample in samples]
-        covered = sum(sample.covers for sample in samples)
+            excerpts = take_excerpts(inputs, total, Path(name))
+            made = [_encode(item, config, tokenizer, encoder, Path(name)) for item in excerpts]
+        covered = sum(item.covers for item in excerpts)
         found.complete &= covered > 0
         found.bytes += covered
-        for _, record, seconds in made:
+        for record, seconds in made:
             times = sum(total) / covered
             found.rows += record.rows * times
             found.tokens += record.tokens * times
@@ -168,12 +174,14 @@ def _encode_samples(
 
 
 def _encode(
-    sample: Sample, config: PrepareConfig, tokenizer: LoadedTokenizer, folder: Path
+    excerpt: Excerpt,
+    config: PrepareConfig,
+    tokenizer: LoadedTokenizer,
+    encoder: Encoder,
+    folder: Path,
 ) -> tuple[ShardRecord, float]:
-    """Make the sample's shard; return its record, and the seconds that took."""
-    plan = make_plan([sample.input], config.read, 2 * sample.input.path.stat().st_size + 1)
-    choice = choose_encoder(tokenizer, sample_inputs(plan, config.read))
-    encoder = make_encoder(tokenizer, choice.name)
+    """Make an excerpt's shard; return its record, and the seconds that took."""
+    plan = make_plan([excerpt.input], config.read, 2 * excerpt.input.path.stat().st_size + 1)
     began = time.monotonic()
     (unit,) = plan.units
     record = make_shard(unit, config, tokenizer, encoder, folder)

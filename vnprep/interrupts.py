@@ -7,13 +7,14 @@ compiled code, can be swallowed on its way, and prints a traceback from wherever
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from typing import NoReturn
 
@@ -24,6 +25,13 @@ _LONGEST_START_SECONDS = 2.0
 
 #: Held while a process is being started: if its parent ended just then, it would complain.
 _starting = threading.Lock()
+_clean_ups: list[Callable[[], object]] = []
+
+
+def at_end(clean_up: Callable[[], object]) -> None:
+    """Call a function when the program ends, of itself or by a signal; for what must not stay."""
+    atexit.register(clean_up)
+    _clean_ups.append(clean_up)
 
 
 def watch() -> None:
@@ -50,6 +58,9 @@ def _wait(heard: set[signal.Signals]) -> None:
 def _end(number: signal.Signals) -> NoReturn:
     for child in multiprocessing.active_children():
         child.kill()
+    for clean_up in _clean_ups:
+        with contextlib.suppress(Exception):
+            clean_up()
     cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
     message = f"{cursor}{_WORDS[number]}; run the same command again to finish\n"
     with contextlib.suppress(OSError):

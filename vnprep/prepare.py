@@ -16,7 +16,7 @@ from vnprep.claim import begin, identity_of
 from vnprep.commit import carry_through, clear, commit, hold
 from vnprep.config import PrepareConfig
 from vnprep.durable import TEMPORARY_SUFFIX, readable_json, sha256_file, write_text
-from vnprep.encoders import Tell, hand_to_reference, settle_encoder
+from vnprep.encoders import Tell, encoder_of_run, use_reference
 from vnprep.engines.local import Job, run_units
 from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
 from vnprep.progress import Report, Totals
@@ -153,14 +153,12 @@ def _run(
         text = (work.parent / TOKENIZER_NAME).read_text(encoding="utf-8")
     write_text(work / TOKENIZER_NAME, text)
     inputs = write_inputs(work / inputs_name(len(base.inputs) if base else 0), task.plan.inputs)
-    encoder = settle_encoder(work, task.plan, config.read, tokenizer, conduct.tell)
+    encoder = encoder_of_run(work, task.plan, config.read, tokenizer, conduct.tell)
     job = Job(config, tokenizer.special, encoder, work)
     try:
         records, done_now = _make_units(units, job, conduct)
     except EncoderMismatch as mismatch:
-        hand_to_reference(work, mismatch.cause)
-        for unit in units:  # what was made before is not to be trusted either
-            _record_path(work, unit).unlink(missing_ok=True)
+        use_reference(work, mismatch)
         return _run(task, work, config, tokenizer, conduct)
     _refuse_changed(task.plan)
     shards = tuple(records[unit.number] for unit in units)

@@ -156,9 +156,9 @@ def test_every_field_of_the_manifest_is_guarded(folder: Path) -> None:
         assert named(folder) == {MANIFEST_NAME}, way
 
 
-#: What the files themselves do not tell: how they were read, and what was merely noted or is not
+#: What the files themselves do not tell: how they were made, and what was merely noted or is not
 #: listed. Only the manifest's own hash vouches for these.
-UNTOLD = ("config", "noted", "blank-line")
+UNTOLD = ("config", "encoder", "noted", "blank-line")
 
 
 def test_even_with_a_hash_that_fits_a_changed_field_is_belied_by_the_files(folder: Path) -> None:

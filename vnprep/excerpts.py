@@ -20,6 +20,7 @@ from vnprep.sources.tables import first_rows
 
 _FILES = 16
 _BYTES = 2 << 20
+_ROWS = 5_000
 _BLOCK = 1 << 16
 _PLACES = 8
 # What is decompressed to choose from; of bzip2, a single block takes up to 900 kB.
@@ -27,7 +28,7 @@ _COMPRESSED_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Sample:
+class Excerpt:
     """Part of an input.
 
     Attributes:
@@ -41,7 +42,7 @@ class Sample:
     covers: float
 
 
-def take_samples(inputs: Sequence[Input], sizes: Sequence[int], folder: Path) -> list[Sample]:
+def take_excerpts(inputs: Sequence[Input], sizes: Sequence[int], folder: Path) -> list[Excerpt]:
     """Write parts of some inputs into a folder.
 
     Args:
@@ -58,14 +59,17 @@ def take_samples(inputs: Sequence[Input], sizes: Sequence[int], folder: Path) ->
     for number in chosen.tolist():
         item = inputs[number]
         with contextlib.suppress(InputError, OSError, ValueError):
-            take = _rows if item.format in TABLES else _lines
-            sample = take(item, folder / f"{number}", _BYTES // len(chosen))
-            if sample is not None and sample.covers:
-                found.append(sample)
+            stem = folder / f"{number}"
+            if item.format in TABLES:
+                excerpt = _rows(item, stem)
+            else:
+                excerpt = _lines(item, stem, _BYTES // len(chosen))
+            if excerpt is not None and excerpt.covers:
+                found.append(excerpt)
     return found
 
 
-def _lines(item: Input, stem: Path, limit: int) -> Sample | None:
+def _lines(item: Input, stem: Path, limit: int) -> Excerpt | None:
     """Take whole lines from all over a file, or from the beginning of one with a header."""
     name = item.path.name
     size = item.path.stat().st_size
@@ -87,7 +91,7 @@ def _lines(item: Input, stem: Path, limit: int) -> Sample | None:
         return None
     path = stem.with_name(f"{stem.name}-{name}")
     path.write_bytes(kept)
-    return Sample(Input(str(path), item.format, False), item, read * len(kept) / end)
+    return Excerpt(Input(str(path), item.format, False), item, read * len(kept) / end)
 
 
 def _whole_lines(text: BinaryIO, start: int, limit: int) -> bytes:
@@ -108,13 +112,12 @@ def _decompressed(cut: Path) -> bytes:
     return b"".join(parts)
 
 
-def _rows(item: Input, stem: Path, limit: int) -> Sample | None:
-    """Take the first rows of a Parquet or Arrow table."""
-    del limit  # rows have no size until they are read
-    head, share = first_rows(item)
+def _rows(item: Input, stem: Path) -> Excerpt | None:
+    """Take the first rows of a table."""
+    head, share = first_rows(item, _ROWS)
     if head is None:
         return None
     path = stem.with_suffix(".parquet")
     with pq.ParquetWriter(path, head.schema) as writer:
         writer.write_batch(head)
-    return Sample(Input(str(path), "parquet", False), item, item.path.stat().st_size * share)
+    return Excerpt(Input(str(path), "parquet", False), item, item.path.stat().st_size * share)
