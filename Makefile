@@ -15,7 +15,7 @@ SHELL := /bin/bash
 # DeepSpeed compiles a small C++ module at its first run; keep it with the project.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.cache/torch_extensions
 
-.PHONY: help setup demo test test-fast check lint types format eos-experiment clean
+.PHONY: help setup demo test test-fast test-faults check lint types format eos-experiment clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,7 +37,10 @@ test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest
 
 test-fast: $(STAMP) ## all tests but those that start whole programs
-	@$(BIN)/python -m pytest -m "not e2e"
+	@$(BIN)/python -m pytest -m "not e2e and not faults"
+
+test-faults: $(STAMP) ## kill, fill and corrupt at every point, and print the figures (minutes)
+	@$(BIN)/python -m pytest -m faults tests/faults
 
 lint: $(STAMP) ## style
 	@$(BIN)/ruff check .

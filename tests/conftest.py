@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from vnprep.cli import main
 from vnprep.durable import sha256_file
 from vnprep.examples import Segments, build
+from vnprep.shards.inputs import inputs_name, write_inputs
 from vnprep.shards.ledger import Excluded, Ledger
 from vnprep.shards.manifest import (
     TOKENIZER_NAME,
@@ -23,7 +24,7 @@ from vnprep.shards.manifest import (
     ShardRecord,
     TokenizerRecord,
 )
-from vnprep.shards.schema import Origin, shard_schema, to_batch
+from vnprep.shards.schema import Origin, Origins, shard_schema, to_batch
 from vnprep.shards.write import write_excluded, write_shard
 from vnprep.tokenizer.load import parse_tokenizer
 from vnprep.tokenizer.special import SPECIAL_TOKENS, SpecialIds
@@ -78,7 +79,7 @@ def _write_unit(
     origins = [Origin(source, line, line * 10) for line in lines]
     schema = shard_schema(vocab_size - 1)
     name = f"shard-{number:05d}"
-    batch = to_batch(columns, origins, [source], schema)
+    batch = to_batch(columns, Origins.of(origins, [source]), [source], schema)
     file = write_shard(folder / f"{name}.arrow", schema, [batch])
     left_out = Excluded(Origin(source, 1_000 + number, None), "rejected", "empty", "no text")
     rejects = write_excluded(folder / f"{name}.rejects.jsonl", [left_out])
@@ -127,8 +128,10 @@ def make_data() -> MakeData:
         Manifest(
             stage="finetune" if stage == "finetune" else "pretrain",
             config={"eos_loss": options.get("eos_loss", True)},
-            inputs=(FileRecord("rows.txt", 0, "0" * 64),),
-            tokenizer=TokenizerRecord(tokenizer.fingerprint, tokenizer.vocab_size, SPECIAL),
+            inputs=(write_inputs(folder / inputs_name(0), [FileRecord("rows.txt", 0, "0" * 64)]),),
+            tokenizer=TokenizerRecord(
+                tokenizer.fingerprint, tokenizer.vocab_size, SPECIAL, "tokenizers"
+            ),
             tokenizer_file=file_record(folder / TOKENIZER_NAME),
             shards=tuple(shards),
         ).write(folder)

@@ -147,10 +147,10 @@ turns = st.lists(st.tuples(id_lists, id_lists), min_size=1, max_size=3)
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Segment]:
-    """Draw turns, of which the last answer may be cut."""
+    """Draw turns, of which the last answer may be cut, though not to nothing."""
     record = [segment for request, response in draw(turns) for segment in pair(request, response)]
     ids, supervised, _ = record[-1]
-    return [*record[:-1], (ids, supervised, draw(st.booleans()))]
+    return [*record[:-1], (ids, supervised, not ids or draw(st.booleans()))]
 
 
 @given(st.lists(conversations(), max_size=6), st.booleans())
@@ -174,7 +174,7 @@ def test_conversations_as_the_contract_reads(records: list[list[Segment]], eos_l
 def test_documents_as_the_contract_reads(
     documents: list[tuple[list[int], bool]], eos_loss: bool
 ) -> None:
-    records: list[list[Segment]] = [[(ids, True, ended)] for ids, ended in documents]
+    records: list[list[Segment]] = [[(ids, True, ended or not ids)] for ids, ended in documents]
     columns = build(columnar(records), SPECIAL, eos_loss=eos_loss, keep_targets=True)
     for number, record in enumerate(records):
         assert row(columns, number) == plain(record, eos_loss, keep_targets=True)

@@ -14,18 +14,23 @@ ROOT = Path(vnprep.__file__).parent
 #: From the bottom up. A module may import what stands on a lower line, or its own package.
 LAYERS = [
     {"errors"},
-    {"durable", "config", "tokenizer.special"},
+    {"durable", "config", "interrupts", "tokenizer.special", "texts"},
     {"vietnamese", "examples"},
-    {"tokenizer.load", "tokenizer.train"},
-    {"tokenizer.encode", "packing"},
-    {"truncation", "tokenizer.measure"},
+    {"tokenizer.load", "tokenizer.train", "tokenizer.sample"},
+    {"tokenizer.encode", "packing", "order", "collate", "mixing"},
+    {"truncation", "tokenizer.measure", "tokenizer.fast", "packindex"},
+    {"tokenizer.parity"},
     {"shards"},
-    {"sources"},
-    {"pipeline", "loader", "tokenizer.corpus", "audit"},
-    {"engines"},
+    {"sources", "packfile", "samples"},
+    {"steps"},
+    {"pipeline", "sampling", "loader", "tokenizer.corpus", "tokenizer.report", "audit", "export"},
+    {"engines", "mixture", "progress", "rejects", "encoders"},
+    {"commit", "append"},
     {"claim"},
-    {"prepare"},
+    {"task", "excerpts"},
+    {"prepare", "estimate"},
     {"cli"},
+    {"__main__"},
 ]
 
 

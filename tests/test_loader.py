@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vnprep.errors import TrainingError
-from vnprep.loader import Batch, PackedLoader
+from vnprep.loader import Batch, LoaderState, PackedLoader, PaddedLoader
 from vnprep.shards.read import ShardSet
 
 MakeData = Callable[..., Path]
@@ -36,10 +36,12 @@ def test_two_packed_pairs(make_data: MakeData, tmp_path: Path) -> None:
     assert batch.labels.tolist() == [[X, X, 21, 22, 23, 2, X, X, X, 20, 2, X]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 0]]
     assert batch.document_ids.tolist() == [[0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, -1]]
+    # The row's padding is a window of its own.
+    assert batch.cu_seqlens.tolist() == [0, 6, 11, 12] and batch.max_seqlen == 6
     assert batch.sample_ids == (0,)
     kinds = [array.dtype for array in (batch.input_ids, batch.labels, batch.position_ids)]
     assert kinds == [np.int64] * 3
-    assert batch.document_ids.dtype == np.int32
+    assert batch.document_ids.dtype == batch.cu_seqlens.dtype == np.int32
 
 
 def test_a_long_document_goes_on_in_the_next_window(make_data: MakeData, tmp_path: Path) -> None:
@@ -49,6 +51,7 @@ def test_a_long_document_goes_on_in_the_next_window(make_data: MakeData, tmp_pat
     assert batch.labels.tolist() == [[10, 11, 12, 13], [14, 2, 15, 2]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3], [0, 1, 0, 1]]
     assert batch.document_ids.tolist() == [[0, 0, 0, 0], [0, 0, 1, 1]]
+    assert batch.cu_seqlens.tolist() == [0, 4, 6, 8] and batch.max_seqlen == 4
 
 
 def test_an_answer_without_eos_in_the_loss(make_data: MakeData, tmp_path: Path) -> None:
@@ -163,3 +166,78 @@ def test_an_option_out_of_range_is_named(pairs: ShardSet, options: dict[str, Any
 def test_a_negative_step_is_refused(pairs: ShardSet) -> None:
     with pytest.raises(ValueError, match="negative"):
         PackedLoader(pairs, seq_len=12, micro_batch=1).step(-1)
+
+
+def test_padded_to_the_longest_of_the_batch(make_data: MakeData, tmp_path: Path) -> None:
+    shards = ShardSet.open(make_data(tmp_path, [[[10], [20]], [[11], [21, 22]], [[12], [23]]]))
+    loader = PaddedLoader(shards, seq_len=9, micro_batch=2, shuffle=False)
+    first, last = (batch for step in range(2) for batch in loader.step(step))
+    assert first.input_ids.tolist() == [[1, 10, 3, 20, 0], [1, 11, 3, 21, 22]]
+    assert first.labels.tolist() == [[X, X, 20, 2, X], [X, X, 21, 22, 2]]
+    assert first.attention_mask.tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert first.position_ids.tolist() == [[0, 1, 2, 3, 0], [0, 1, 2, 3, 4]]
+    assert first.cu_seqlens.tolist() == [0, 4, 5, 10]
+    assert last.input_ids.tolist() == [[1, 12, 3, 23], [0, 0, 0, 0]]
+    assert last.attention_mask.tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
+    assert (first.sample_ids, last.sample_ids) == ((0, 1), (2, -1))
+
+
+def test_padded_to_one_length_and_long_documents_in_windows(
+    make_data: MakeData, tmp_path: Path
+) -> None:
+    shards = ShardSet.open(make_data(tmp_path, [[[10, 11, 12, 13, 14]], [[15]]], "pretrain"))
+    loader = PaddedLoader(shards, seq_len=4, micro_batch=3, shuffle=False, pad_to="seq_len")
+    (batch,) = loader.step(0)
+    assert batch.input_ids.tolist() == [[1, 10, 11, 12], [13, 14, 0, 0], [1, 15, 0, 0]]
+    assert batch.labels.tolist() == [[10, 11, 12, 13], [14, 2, X, X], [15, 2, X, X]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
+
+
+def test_a_padded_micro_batch_of_empty_rows_alone(pairs: ShardSet) -> None:
+    batches = PaddedLoader(pairs, seq_len=12, micro_batch=10, accumulation=4).step(0)
+    assert batches[3].sample_ids == (-1,) * 10
+    assert batches[3].input_ids.tolist() == [[0]] * 10
+
+
+def test_padding_never_cuts_an_answer(pairs: ShardSet) -> None:
+    with pytest.raises(TrainingError, match="2 rows are longer than seq_len 8"):
+        PaddedLoader(pairs, seq_len=8, micro_batch=1)
+
+
+LOADERS: list[type[PackedLoader | PaddedLoader]] = [PackedLoader, PaddedLoader]
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_iteration_goes_on_from_every_state(
+    pairs: ShardSet, kind: type[PackedLoader | PaddedLoader]
+) -> None:
+    loader = kind(pairs, seq_len=12, micro_batch=2, seed=5)
+    count = 2 * loader.steps_per_epoch + 1
+    states, batches = [], []
+    for _, given in zip(range(count), loader, strict=False):
+        batches.append(given)
+        states.append(loader.state)
+    assert [len(state) for state in states] == [3] * count
+    assert states[loader.steps_per_epoch - 1] == LoaderState(5, 1, 0)
+    for done, state in enumerate(states[:-1]):
+        other = kind(pairs, seq_len=12, micro_batch=2, seed=99)
+        assert other.load_state(tuple(state)) == done + 1
+        assert other.state == state == loader.state_at(done + 1)
+        assert same(next(iter(other)), batches[done + 1])
+
+
+def test_a_state_goes_on_in_another_world(pairs: ShardSet) -> None:
+    one = PackedLoader(pairs, seq_len=12, micro_batch=4, seed=5)
+    state = one.state_at(3)
+    parts = []
+    for rank in range(2):
+        other = PackedLoader(pairs, seq_len=12, micro_batch=2, rank=rank, world=2)
+        other.load_state(state)
+        parts += next(iter(other))
+    assert tuple(n for part in parts for n in part.sample_ids) == one.step(3)[0].sample_ids
+
+
+@pytest.mark.parametrize("state", [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 10**6)])
+def test_a_state_that_cannot_be_is_refused(pairs: ShardSet, state: tuple[int, int, int]) -> None:
+    with pytest.raises(TrainingError, match="the state's"):
+        PackedLoader(pairs, seq_len=12, micro_batch=1).load_state(state)

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from vnprep import durable
@@ -20,6 +21,9 @@ from vnprep.errors import InputError, NoRowsError, OutputError, VnprepError
 from vnprep.pipeline import make_shard
 from vnprep.prepare import prepare
 from vnprep.shards.manifest import Manifest
+from vnprep.tokenizer import parity
+from vnprep.tokenizer.encode import Offsets, TokenIds
+from vnprep.tokenizer.fast import FastEncoder
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
 
 CONFIG = PrepareConfig("pretrain", ReadOptions("text", text_split="line"), unit_bytes=2_000)
@@ -93,11 +97,11 @@ def test_a_run_that_failed_half_way_goes_on_and_ends_with_the_same_bytes(
 
     monkeypatch.setattr("vnprep.engines.local.make_shard", fail_at_the_third)
     out = tmp_path / "out"
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         prepare([str(corpus)], out, CONFIG, tokenizer)
     assert not (out / "manifest.json").exists()
     monkeypatch.undo()
-    (out / "shard-00001.arrow").write_bytes(b"damaged after it was committed")
+    (out / ".work" / "shard-00001.arrow").write_bytes(b"damaged after it was committed")
     prepared = prepare([str(corpus)], out, CONFIG, tokenizer)
     assert prepared.done_now == len(prepared.manifest.shards) - 1, "only unit 0 was whole"
     assert _bytes(out) == _bytes(tmp_path / "whole")
@@ -159,7 +163,7 @@ def test_another_configuration_tokenizer_or_input_is_refused_with_both_fingerpri
     with pytest.raises(OutputError, match="input"):
         prepare([str(corpus)], out, CONFIG, tokenizer)
     assert _bytes(out) == before
-    assert prepare([str(corpus)], out, CONFIG, tokenizer, overwrite=True).done_now > 0
+    assert prepare([str(corpus)], out, CONFIG, tokenizer, mode="overwrite").done_now > 0
     assert Manifest.read(out).rows == 401
 
 
@@ -171,7 +175,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(
     (out / "thesis.doc").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match=r"thesis\.doc"):
-            prepare([str(corpus)], out, CONFIG, tokenizer, overwrite=overwrite)
+            prepare([str(corpus)], out, CONFIG, tokenizer, mode="overwrite" if overwrite else "new")
     assert [path.name for path in out.iterdir()] == ["thesis.doc"]
 
 
@@ -184,13 +188,13 @@ def test_overwrite_keeps_the_old_set_until_the_new_one_is_whole(
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"\xff\n")
     with pytest.raises(NoRowsError):
-        prepare([str(bad)], out, CONFIG, tokenizer, overwrite=True)
+        prepare([str(bad)], out, CONFIG, tokenizer, mode="overwrite")
     assert _bytes(out) == before
     with pytest.raises(InputError, match="this is UTF-16"):
         bad.write_bytes("x".encode("utf-16"))
-        prepare([str(bad)], out, CONFIG, tokenizer, overwrite=True)
+        prepare([str(bad)], out, CONFIG, tokenizer, mode="overwrite")
     assert _bytes(out) == before
-    prepare([str(corpus)], out, replace(CONFIG, eos_loss=False), tokenizer, overwrite=True)
+    prepare([str(corpus)], out, replace(CONFIG, eos_loss=False), tokenizer, mode="overwrite")
     assert Manifest.read(out).config["eos_loss"] is False
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "corpus", "out"]
 
@@ -204,13 +208,13 @@ def test_overwrite_refuses_a_folder_that_is_not_vnpreps(
     (out / "tokenizer.json").write_text("{}")
     before = _bytes(out)
     with pytest.raises(OutputError, match="not vnprep's"):
-        prepare([str(corpus)], out, CONFIG, tokenizer, overwrite=True)
+        prepare([str(corpus)], out, CONFIG, tokenizer, mode="overwrite")
     assert _bytes(out) == before
     done = tmp_path / "done"
     prepare([str(corpus)], done, CONFIG, tokenizer)
     (done / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"notes\.txt"):
-        prepare([str(corpus)], done, replace(CONFIG, eos_loss=False), tokenizer, overwrite=True)
+        prepare([str(corpus)], done, replace(CONFIG, eos_loss=False), tokenizer, mode="overwrite")
     assert (done / "notes.txt").read_text() == "mine"
 
 
@@ -267,3 +271,33 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path)
         file.write(b"half")
         raise OSError("full")
     assert _bytes(tmp_path) == {"a.json": b"old"}
+
+
+class ErrsOnOneWord(FastEncoder):
+    """A fast encoder that errs where neither the probes nor the sample look."""
+
+    def encode(self, texts: pa.LargeStringArray) -> tuple[TokenIds, Offsets]:
+        ids, offsets = super().encode(texts)
+        ids = ids.copy()
+        for number, text in enumerate(texts.to_pylist()):
+            if "số 200 " in text:
+                ids[offsets[number]] = 5
+        return ids, offsets
+
+
+def test_one_difference_in_any_unit_and_the_reference_does_all(
+    corpus: Path, tmp_path: Path, tokenizer: LoadedTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = prepare([str(corpus)], tmp_path / "right", CONFIG, tokenizer).manifest
+    assert right.tokenizer.encoder == "gigatoken"
+    monkeypatch.setattr(parity, "FastEncoder", ErrsOnOneWord)
+    told: list[str] = []
+    manifest = prepare(
+        [str(corpus)], tmp_path / "out", CONFIG, tokenizer, tell=told.append
+    ).manifest
+    assert manifest.tokenizer.encoder == "tokenizers"
+    assert "số 200" in told[-1] and "slower" in told[-1]
+    shards = [shard.file for shard in manifest.shards]
+    assert shards == [shard.file for shard in right.shards]
+    ledger = manifest.ledger
+    assert ledger == right.ledger and ledger.closes

@@ -51,6 +51,14 @@ def test_every_training_option_exists(script: str) -> None:
             assert name in shown, f"{name} in: {line}"
 
 
+def test_the_python_examples_compile_and_their_imports_exist() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        compile(block, "README.md", "exec")
+        exec("\n".join(re.findall(r"^(?:from|import) .*$", block, re.MULTILINE)), {})
+
+
 def test_every_file_and_make_target_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`make ([a-z-]+)`", README):

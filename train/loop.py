@@ -110,7 +110,7 @@ class Trainer:
             raise EveryRankError(
                 TrainingError(
                     f"no position of step {step + 1} carries loss",
-                    place=plan.options.data,
+                    place=plan.sets[0].folder,
                     remedy="use more rows a step (--micro-batch, --accumulation), or look at the "
                     "data with vnprep inspect",
                 )
@@ -201,12 +201,12 @@ class Trainer:
         def write() -> None:
             if state is None:
                 return
-            tokenizer = plan.shards.manifest.tokenizer
+            tokenizer = plan.sets[0].manifest.tokenizer
             save_model(
                 plan.folder.model,
                 plan.model,
                 state,
-                plan.shards.tokenizer_path,
+                plan.sets[0].tokenizer_path,
                 tokenizer.special,
                 tokenizer.fingerprint,
                 plan.options.stage,

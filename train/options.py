@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ class TrainOptions:
 
     Attributes:
         stage: what the script trains.
-        data: folder of prepared data.
+        data: folders of prepared data.
+        mix: each folder's share of the packed rows; None if there is but one.
         out: folder of the run.
         deepspeed_config: JSON file.
         model: preset or config file; pretraining only.
@@ -58,7 +60,8 @@ class TrainOptions:
     """
 
     stage: Stage
-    data: Path
+    data: tuple[Path, ...]
+    mix: tuple[float, ...] | None
     out: Path
     deepspeed_config: Path
     model: str | None
@@ -98,6 +101,14 @@ class TrainOptions:
         values.setdefault("init", None)
         if values["steps"] is not None and values["epochs"] is not None:
             raise click.UsageError("--steps and --epochs exclude each other: give one of them")
+        count = len(values["data"])
+        if len(values["mix"] or (1.0,)) != count:
+            raise click.UsageError(
+                f"--mix needs a weight for each --data, {count} here, e.g. --mix "
+                + ",".join(["1"] * count)
+            )
+        if count == 1:
+            values["mix"] = None
         if values["steps"] is None and values["epochs"] is None:
             values["epochs"] = DEFAULT_EPOCHS[stage]
         return cls(stage=stage, **values)
@@ -117,6 +128,21 @@ class _WarmupType(click.ParamType[Warmup]):
             self.fail(f"{error}; give steps (100) or a share (0.05 or 5%).", param, ctx)
 
 
+class _MixType(click.ParamType[tuple[float, ...]]):
+    name = "w,w,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        try:
+            weights = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            weights = ()
+        if not weights or not all(0 < weight < math.inf for weight in weights):
+            self.fail(f"{value!r} are no weights above 0, like 0.7,0.3.", param, ctx)
+        return weights
+
+
 _FOLDER = click.Path(path_type=Path)
 _POSITIVE = click.IntRange(min=1)
 _NATURAL = click.IntRange(min=0)
@@ -125,7 +151,18 @@ _RATE = click.FloatRange(min=0, min_open=True)
 
 def _data_options() -> list[Callable[[F], F]]:
     return [
-        click.option("--data", type=_FOLDER, required=True, help="Folder of prepared data."),
+        click.option(
+            "--data",
+            type=_FOLDER,
+            required=True,
+            multiple=True,
+            help="Folder of prepared data. Repeatable, with --mix.",
+        ),
+        click.option(
+            "--mix",
+            type=_MixType(),
+            help="Of several --data: each one's share of the packed rows, e.g. 0.7,0.3.",
+        ),
         click.option("--out", type=_FOLDER, required=True, help="Folder of this run."),
         click.option("--valid", type=_FOLDER, help="Folder of prepared validation data."),
         click.option(

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import engine
 from engine import AdamWSettings, BatchShape
 from model_card import WEIGHTS_NAME, read_card
 from model_config import ModelConfig
-from options import PRETRAIN_SEQ_LEN, Stage, TrainOptions
+from options import PRETRAIN_SEQ_LEN, TrainOptions
 from presets import load_config
 from runfolder import RunFolder
 from schedule import Schedule
-from vnprep.durable import sha256_file
+from trainingdata import (
+    check_same_tokenizer,
+    data_identity,
+    open_all,
+    open_data,
+    training_loader,
+)
 from vnprep.errors import TrainingError
 from vnprep.loader import PackedLoader
-from vnprep.shards.manifest import MANIFEST_NAME
+from vnprep.mixture import MixedLoader
 from vnprep.shards.read import ShardSet
 
-_STAGE_WORDS: dict[Stage, str] = {"pretrain": "pretraining", "finetune": "fine-tuning"}
 #: Rows are padded to a multiple of this; matrix units like it.
 _LENGTH_MULTIPLE = 8
 
@@ -31,7 +35,7 @@ class Plan:
 
     Attributes:
         options: what the user asked for.
-        shards: training data.
+        sets: training data; the first one's tokenizer is the model's.
         loader: this rank's batches.
         valid_loader: this rank's validation batches, or None.
         model: the model's shape.
@@ -44,8 +48,8 @@ class Plan:
     """
 
     options: TrainOptions
-    shards: ShardSet
-    loader: PackedLoader
+    sets: tuple[ShardSet, ...]
+    loader: PackedLoader | MixedLoader
     valid_loader: PackedLoader | None
     model: ModelConfig
     deepspeed: engine.Config
@@ -80,31 +84,29 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     )
     config = engine.final_config(raw, shape, options.grad_clip)
     check: Literal["full", "sizes"] = options.data_check if hashes else "sizes"
-    shards = open_data(options.data, options.stage, check)
+    sets = open_all(options, check)
+    shards = sets[0]
     valid = None if options.valid is None else open_data(options.valid, options.stage, check)
     if valid is not None:
         check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
     model = model_for(options, shards)
-    seq_len = sequence_length(options, shards, valid, model)
-
-    def loader(data: ShardSet, accumulation: int, *, shuffle: bool) -> PackedLoader:
-        return PackedLoader(
-            data,
+    seq_len = sequence_length(options, sets, valid, model)
+    train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
+    valid_loader = None
+    if valid is not None:
+        valid_loader = PackedLoader(
+            valid,
             seq_len=seq_len,
             micro_batch=shape.micro_batch,
-            accumulation=accumulation,
             rank=rank,
             world=world_size,
-            seed=options.seed,
-            shuffle=shuffle,
+            shuffle=False,
         )
-
-    train_loader = loader(shards, shape.accumulation, shuffle=True)
     steps = options.steps or (options.epochs or 1) * train_loader.steps_per_epoch
     schedule = Schedule(
         options.lr, options.min_lr_ratio, options.warmup.steps(steps), steps, options.schedule
     )
-    settings = _settings(options, shards, model, schedule) | {
+    settings = _settings(options, sets, model, schedule) | {
         "seq_len": seq_len,
         "rows_per_step": shape.micro_batch * shape.accumulation * world_size,
         "precision": engine.precision(config),
@@ -114,9 +116,9 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     engine.check_config(config, options.deepspeed_config)
     return Plan(
         options,
-        shards,
+        sets,
         train_loader,
-        None if valid is None else loader(valid, 1, shuffle=False),
+        valid_loader,
         model,
         config,
         shape,
@@ -125,45 +127,6 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         folder,
         settings,
     )
-
-
-def open_data(folder: Path, stage: Stage, check: Literal["full", "sizes"]) -> ShardSet:
-    """Open a data folder that was prepared for a stage.
-
-    Raises:
-        ShardError: it is damaged or no data folder.
-        TrainingError: it was prepared for the other stage.
-    """
-    shards = ShardSet.open(folder, check=check)
-    if shards.manifest.stage != stage:
-        script = f"train/{shards.manifest.stage}.py"
-        raise TrainingError(
-            f"holds {_STAGE_WORDS[shards.manifest.stage]} data, this is {_STAGE_WORDS[stage]}",
-            place=folder,
-            remedy=f"use {script}, or give data that vnprep prepared for {_STAGE_WORDS[stage]}",
-        )
-    return shards
-
-
-def check_same_tokenizer(shards: ShardSet, fingerprint: str, of: str) -> None:
-    """See that data was made with a certain tokenizer.
-
-    Args:
-        shards: the data.
-        fingerprint: the tokenizer's.
-        of: whose tokenizer that is, for the message.
-
-    Raises:
-        TrainingError: it was made with another one.
-    """
-    ours = shards.manifest.tokenizer.fingerprint
-    if ours != fingerprint:
-        raise TrainingError(
-            f"was made with another tokenizer ({ours[:12]}…) than {of} ({fingerprint[:12]}…)",
-            place=shards.folder,
-            remedy="prepare the data again with --tokenizer and the tokenizer.json of "
-            f"{of.removeprefix('the ')}",
-        )
 
 
 def check_vocabulary(model: ModelConfig, shards: ShardSet, place: str) -> None:
@@ -196,7 +159,10 @@ def model_for(options: TrainOptions, shards: ShardSet) -> ModelConfig:
 
 
 def sequence_length(
-    options: TrainOptions, shards: ShardSet, valid: ShardSet | None, model: ModelConfig
+    options: TrainOptions,
+    sets: tuple[ShardSet, ...],
+    valid: ShardSet | None,
+    model: ModelConfig,
 ) -> int:
     """Choose the length of packed rows, or check the one that was asked for.
 
@@ -214,12 +180,12 @@ def sequence_length(
         return options.seq_len
     if options.stage == "pretrain":
         return min(PRETRAIN_SEQ_LEN, positions)
-    sets = [shards] if valid is None else [shards, valid]
-    longest = max(data.manifest.longest_row for data in sets)
+    all_sets = sets if valid is None else (*sets, valid)
+    longest, folder = max((data.manifest.longest_row, data.folder) for data in all_sets)
     if longest > positions:
         raise TrainingError(
             f"the longest row has {longest:,} positions, but the model has {positions:,}",
-            place=options.data,
+            place=folder,
             remedy="prepare the data again with a smaller --max-tokens, "
             "or start from a model with more positions",
         )
@@ -227,15 +193,15 @@ def sequence_length(
 
 
 def _settings(
-    options: TrainOptions, shards: ShardSet, model: ModelConfig, schedule: Schedule
+    options: TrainOptions, sets: tuple[ShardSet, ...], model: ModelConfig, schedule: Schedule
 ) -> dict[str, Any]:
     """Collect what decides the curve, beside the batch; paths and names do not."""
     return {
         "stage": options.stage,
-        "data": sha256_file(shards.folder / MANIFEST_NAME),
+        **data_identity(sets, options.mix),
         "init": None if options.init is None else read_card(options.init).hashes[WEIGHTS_NAME],
         "model": asdict(model),
-        "tokenizer": shards.manifest.tokenizer.fingerprint,
+        "tokenizer": sets[0].manifest.tokenizer.fingerprint,
         "steps": schedule.total_steps,
         "schedule": schedule.kind,
         "lr": options.lr,

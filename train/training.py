@@ -91,12 +91,14 @@ def _find_checkpoint(
 
 
 def _summary(plan: Plan, parameters: int, world: World) -> str:
-    shape, manifest = plan.shape, plan.shards.manifest
+    shape = plan.shape
+    rows = sum(shards.manifest.rows for shards in plan.sets)
+    supervised = sum(shards.manifest.supervised_tokens for shards in plan.sets)
     positions = shape.micro_batch * shape.accumulation * world.size * plan.loader.seq_len
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     return (
-        f"{parameters / 1e6:,.1f} M parameters · {manifest.rows:,} rows, "
-        f"{manifest.supervised_tokens:,} supervised tokens, packed {plan.loader.fill:.1%} full\n"
+        f"{parameters / 1e6:,.1f} M parameters · {rows:,} rows, "
+        f"{supervised:,} supervised tokens, packed {plan.loader.fill:.1%} full\n"
         f"{ranks} × micro-batch {shape.micro_batch} × accumulation {shape.accumulation} × "
         f"{plan.loader.seq_len} = {positions:,} positions a step · "
         f"ZeRO {deepspeed_engine.zero_stage(plan.deepspeed)}, "

@@ -1,137 +1,70 @@
-"""Who may write into an output folder: a new run, a rerun of the same, and nobody else."""
+"""What a run may do with an output folder: begin, go on, or nothing since all is done.
+
+Everything else is refused, with the fingerprints of what is there and of what is wanted.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vnprep.commit import clear
 from vnprep.config import PrepareConfig
 from vnprep.durable import canonical_json, sha256_text, write_text
-from vnprep.errors import OutputError
-from vnprep.shards.manifest import FORMAT, MANIFEST_NAME, TOKENIZER_NAME, Manifest
+from vnprep.errors import OutputError, ShardError
+from vnprep.shards.folder import IDENTITY_NAME, WORK_FOLDER
+from vnprep.shards.inputs import inputs_name, inputs_sha256, read_inputs
+from vnprep.shards.manifest import MANIFEST_NAME, FileRecord, Inputs, Manifest
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Plan
 from vnprep.tokenizer.load import LoadedTokenizer
 
-#: Inside the output folder while work goes on: the plan's identity, and a record a finished unit.
-WORK_FOLDER = ".work"
-_IDENTITY = "identity.json"
-
 Identity = dict[str, Any]
 
+_NAMED = 3
 
-def identity(plan: Plan, config: PrepareConfig, tokenizer: LoadedTokenizer) -> Identity:
-    """Return what two runs must have in common to write the same bytes."""
+
+def identity(
+    plan: Plan, config: PrepareConfig, tokenizer: LoadedTokenizer, base: Manifest | None
+) -> Identity:
+    """Return what two runs must have in common to write the same bytes.
+
+    Args:
+        plan: the run's inputs.
+        config: its settings.
+        tokenizer: what makes the ids.
+        base: the data set that the run adds to, or None.
+    """
+    before = [part.file.sha256 for part in base.inputs] if base else []
     return {
         "configuration": config.to_json(),
         "tokenizer": tokenizer.fingerprint,
-        "input": [asdict(record) for record in plan.inputs],
+        "input": [*before, inputs_sha256(plan.inputs)],
     }
 
 
-def claim(out: Path, wanted: Identity, overwrite: bool) -> Manifest | None:
-    """Make ``out`` ready for a run, or return the manifest if that run is finished already.
-
-    Args:
-        out: the folder; made if it is not there.
-        wanted: the identity of the run.
-        overwrite: remove a data set, finished or not, that stands in ``out``.
-
-    Raises:
-        OutputError: it holds something else.
-    """
-    work = out / WORK_FOLDER
-    out.mkdir(parents=True, exist_ok=True)
-    if overwrite and ((out / MANIFEST_NAME).exists() or (work / _IDENTITY).exists()):
-        _refuse_foreign(out)
-        _set_aside(out)
-        out.mkdir(exist_ok=True)
-    if (out / MANIFEST_NAME).exists():
-        return _finished(out, wanted)
-    if (work / _IDENTITY).exists():
-        started = json.loads((work / _IDENTITY).read_text(encoding="utf-8"))
-        _refuse_other(started, wanted, out, "an unfinished data set")
-        return None
-    if foreign := sorted(path.name for path in out.iterdir() if path.name != WORK_FOLDER):
-        raise OutputError(
-            f"the folder holds other files ({', '.join(foreign[:3])}{', …' * (len(foreign) > 3)})",
-            place=out,
-            remedy="choose an empty or new folder with --out",
-        )
-    work.mkdir(exist_ok=True)
-    write_text(work / _IDENTITY, canonical_json(wanted))
-    return None
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Refuse to replace a folder in which anything stands that vnprep did not write."""
-    path = out / MANIFEST_NAME
-    if path.exists() and f'"{FORMAT}"' not in path.read_text(encoding="utf-8", errors="replace"):
-        raise OutputError(
-            "its manifest.json is not vnprep's", place=out, remedy="choose another --out"
-        )
-    known = {MANIFEST_NAME, TOKENIZER_NAME, WORK_FOLDER}
-    foreign = [
-        path.name
-        for path in sorted(out.iterdir())
-        if path.name not in known and not path.name.startswith("shard-")
-    ]
-    if foreign:
-        raise OutputError(
-            f"--overwrite would leave other files behind ({', '.join(foreign[:3])})",
-            place=out,
-            remedy="move them away, or choose another --out",
-        )
-
-
-def _aside(out: Path) -> Path:
-    return out.with_name(f"{out.name}.replaced")
-
-
-def _set_aside(out: Path) -> None:
-    """Keep the data set that is to be replaced until its successor is whole."""
-    if _aside(out).exists():
-        clear(out)  # what stands here is a successor that was never finished
-    else:
-        out.rename(_aside(out))
-
-
-def forget_replaced(out: Path) -> None:
-    """Remove the data set that the one in ``out``, now whole, has replaced."""
-    if _aside(out).exists():
-        shutil.rmtree(_aside(out))
-
-
-def give_up(out: Path) -> None:
-    """Undo a run that has nothing worth resuming; a data set that it was to replace comes back."""
-    clear(out)
-    if _aside(out).exists() and not out.exists():
-        _aside(out).rename(out)
-
-
-def clear(out: Path) -> None:
-    """Remove a data set, its manifest first, and nothing else; then the folder, if it is empty."""
-    (out / MANIFEST_NAME).unlink(missing_ok=True)
-    for path in [*out.glob("shard-*.arrow*"), *out.glob("shard-*.rejects.jsonl*")]:
-        path.unlink()
-    (out / TOKENIZER_NAME).unlink(missing_ok=True)
-    shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        out.rmdir()
-
-
-def _finished(out: Path, wanted: Identity) -> Manifest:
-    manifest = Manifest.read(out)
-    there = {
+def identity_of(manifest: Manifest) -> Identity:
+    """Return the identity of the run, or runs, that made a data set."""
+    return {
         "configuration": manifest.config,
         "tokenizer": manifest.tokenizer.fingerprint,
-        "input": [asdict(record) for record in manifest.inputs],
+        "input": [part.file.sha256 for part in manifest.inputs],
     }
-    _refuse_other(there, wanted, out, "a finished data set")
+
+
+def finished(out: Path, wanted: Identity, plan: Plan) -> Manifest:
+    """Return the manifest of the data set in ``out`` if the wanted run is what made it.
+
+    Raises:
+        OutputError: it was made otherwise, or is damaged.
+    """
+    manifest = Manifest.read(out)
+    refuse_other(identity_of(manifest), wanted, out, "a finished data set")
+    _refuse_other_inputs(
+        identity_of(manifest), wanted, out, "a finished data set", (out, manifest.inputs), plan
+    )
     if any(file_problem(out, record, "full") for record in manifest.files):
         raise OutputError(
             "a data set stands here, but its files are damaged",
@@ -141,34 +74,128 @@ def _finished(out: Path, wanted: Identity) -> Manifest:
     return manifest
 
 
-def _refuse_other(there: Identity, wanted: Identity, out: Path, what: str) -> None:
-    differing = [part for part in wanted if there.get(part) != wanted[part]]
+def is_begun(out: Path, wanted: Identity, plan: Plan, overwrite: bool) -> bool:
+    """Tell whether the wanted run was begun in ``out`` and not finished.
+
+    Raises:
+        OutputError: another run was, and ``overwrite`` is not set.
+    """
+    work = out / WORK_FOLDER
+    if not (work / IDENTITY_NAME).exists():
+        return False
+    started = _read_identity(work / IDENTITY_NAME)
+    if started != wanted and not overwrite:
+        what = "an unfinished run"
+        refuse_other(started, wanted, out, what)
+        part = len(started["input"]) - 1
+        there = Inputs(FileRecord(inputs_name(part), 0, ""), 0, 0)
+        _refuse_other_inputs(started, wanted, out, what, (work, (there,)), plan)
+    return started == wanted
+
+
+def begin(out: Path, wanted: Identity, plan: Plan, overwrite: bool) -> None:
+    """Make the work folder ready to begin the wanted run, or to go on with it.
+
+    Raises:
+        OutputError: see ``is_begun``.
+    """
+    work = out / WORK_FOLDER
+    if not is_begun(out, wanted, plan, overwrite):
+        clear(work)
+        write_text(work / IDENTITY_NAME, canonical_json(wanted))
+
+
+def _read_identity(path: Path) -> Identity:
+    try:
+        started: Identity = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return started
+
+
+def refuse_other(there: Identity, wanted: Identity, out: Path, what: str) -> None:
+    """Refuse another configuration or tokenizer."""
+    differing = [part for part in ("configuration", "tokenizer") if there.get(part) != wanted[part]]
     if not differing:
         return
+    if there.get("input") != wanted["input"]:
+        differing.append("input")
+    changes = ""
+    if "configuration" in differing:
+        listed = _changes(_flat(there.get("configuration") or {}), _flat(wanted["configuration"]))
+        changes = f" (settings: {', '.join(listed)})"
+    raise _made_otherwise(there, wanted, out, what, differing, changes)
+
+
+def _refuse_other_inputs(
+    there: Identity,
+    wanted: Identity,
+    out: Path,
+    what: str,
+    listed: tuple[Path, tuple[Inputs, ...]],
+    plan: Plan,
+) -> None:
+    if there.get("input") == wanted["input"]:
+        return
+    if there["input"][:1] == wanted["input"]:
+        note = "the same inputs, and others that were added later with --append"
+    else:
+        try:
+            note = _input_changes(list(read_inputs(*listed)), plan.inputs)
+        except ShardError:
+            note = "its list of inputs is not there any more"
+    raise _made_otherwise(there, wanted, out, what, ["input"], f" ({note})")
+
+
+def _made_otherwise(
+    there: Identity, wanted: Identity, out: Path, what: str, differing: list[str], note: str
+) -> OutputError:
     prints = "; ".join(
         f"{part} {_short(there.get(part))} there, {_short(wanted[part])} now" for part in differing
     )
-    settings = ""
-    if "configuration" in differing:
-        changes = _changes(_flat(there.get("configuration") or {}), _flat(wanted["configuration"]))
-        settings = f" (settings: {', '.join(changes)})"
-    raise OutputError(
-        f"{what}, made otherwise, stands here: {prints}{settings}",
-        place=out,
-        remedy="choose another --out, or pass --overwrite to replace it",
+    remedy = "choose another --out, or pass --overwrite to replace it"
+    if differing == ["input"]:
+        remedy += "; --append adds inputs to a finished data set"
+    if (out / WORK_FOLDER / IDENTITY_NAME).exists() and (out / MANIFEST_NAME).exists():
+        remedy += f"; remove {out / WORK_FOLDER} to give up what is unfinished there"
+    return OutputError(
+        f"{what}, made otherwise, stands here: {prints}{note}", place=out, remedy=remedy
     )
 
 
+def _input_changes(there: list[FileRecord], now: tuple[FileRecord, ...]) -> str:
+    """Say in words how two lists of inputs differ."""
+    contents = [(record.bytes, record.sha256) for record in there]
+    if contents == [(record.bytes, record.sha256) for record in now]:
+        pairs = zip(there, now, strict=True)
+        old, new = next(((a.name, b.name) for a, b in pairs if a.name != b.name), ("", ""))
+        return f"the same contents under other names: {old} there, {new} now; names are recorded"
+    before, after = ({r.name: r.sha256 for r in records} for records in (there, now))
+    parts = {
+        "changed": [n for n in after if n in before and before[n] != after[n]],
+        "new": [n for n in after if n not in before],
+        "gone": [n for n in before if n not in after],
+    }
+    told = "; ".join(f"{word}: {_some(names)}" for word, names in parts.items() if names)
+    return told or "the same files in another order"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def _flat(config: Identity) -> Identity:
-    return {**{name: value for name, value in config.items() if name != "read"}, **config["read"]}
+    read = config.get("read", {})
+    return {**{name: value for name, value in config.items() if name != "read"}, **read}
 
 
-def _changes(there: Identity, wanted: Identity) -> list[str]:
-    return [
+def _changes(there: Identity, wanted: Identity) -> Iterator[str]:
+    return (
         f"{name} {there.get(name)} → {value}"
         for name, value in wanted.items()
         if there.get(name) != value
-    ]
+    )
 
 
 def _short(value: Any) -> str:

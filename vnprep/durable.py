@@ -7,14 +7,17 @@ import fcntl
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from vnprep.errors import OutputError
 
 _BLOCK = 1 << 20
 TEMPORARY_SUFFIX = ".tmp"
+#: The file inside a folder that its holder has locked.
+LOCK_NAME = "lock"
 
 
 def canonical_json(value: Any) -> str:
@@ -59,9 +62,10 @@ def fsync_folder(folder: Path) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file that appears under its name only when it is whole and on disk.
 
-    If the body raises, nothing appears and the temporary file is removed.
+    If the body raises, nothing appears and the temporary file is removed. Its name is that of
+    this process alone: a process that outlives the run it belonged to disturbs no other.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -70,7 +74,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
         fsync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong first is what matters
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -84,22 +89,45 @@ def write_text(path: Path, text: str) -> None:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder for one process; a second one is told who has it.
 
+    The folder is made if it is not there. The holder may remove it: who waits at the door of a
+    folder that is gone does not get in, but begins again with a new one.
+
     Raises:
         OutputError: another live process holds the folder. A dead holder's lock falls by itself.
     """
-    path = folder / "lock"
-    with path.open("a+") as file:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise OutputError(
-                f"another vnprep run is writing here (process {holder})",
-                place=folder.parent,
-                remedy="wait for it to end, or choose another --out",
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}")
-        file.flush()
-        yield
+            file = (folder / LOCK_NAME).open("a+", encoding="utf-8")
+        except FileNotFoundError:  # its holder has just removed the folder
+            continue
+        with file:
+            _flock(file, folder)
+            if not _stands(file, folder / LOCK_NAME):
+                continue
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+            return
+
+
+def _flock(file: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip()
+        raise OutputError(
+            f"another vnprep run is writing here{holder and f' (process {holder})'}",
+            place=folder.parent,
+            remedy="wait for it to end, or choose another --out",
+        ) from None
+
+
+def _stands(file: TextIO, path: Path) -> bool:
+    """Tell whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -4,6 +4,7 @@ VnprepError                 anything below; the command line prints it and exits
 ├── InputError              an input cannot be used: missing, empty, of another format
 │   └── NoRowsError         every record was dropped or rejected
 ├── TokenizerError          a tokenizer that cannot serve: no special tokens, pad = eos
+│   └── EncoderMismatch     the fast encoder gave other ids than the reference
 ├── OutputError             the output folder holds something else, or is in use
 ├── ShardError              prepared data is damaged, incomplete or of another format version
 └── TrainingError           data, model and options that do not fit together
@@ -54,6 +55,10 @@ class NoRowsError(InputError):
 
 class TokenizerError(VnprepError):
     """A tokenizer that cannot serve."""
+
+
+class EncoderMismatch(TokenizerError):
+    """The fast encoder gave other ids than the reference; the run begins anew without it."""
 
 
 class OutputError(VnprepError):

@@ -5,9 +5,9 @@ A record is a run of *segments*, each followed by one special token::
     pretrain    [BOS] DOC [EOS]                                 DOC is supervised
     fine-tune   [BOS] REQ [SEP] RES [EOS] REQ [SEP] RES [EOS]   every RES is supervised
 
-The whole sequence is written first and then shifted: ``input = seq[:-1]``, ``target = seq[1:]``.
-A position carries loss when its target belongs to a supervised segment or is the ``[EOS]`` that
-ends one; in fine-tuning every other target is ``[PAD]``.
+The whole sequence counts as written first and then shifted: ``input = seq[:-1]``,
+``target = seq[1:]``. A position carries loss when its target belongs to a supervised segment or is
+the ``[EOS]`` that ends one; in fine-tuning every other target is ``[PAD]``.
 
 Pure and columnar: numpy in, numpy out, no Python per row.
 """
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from vnprep.tokenizer.special import SpecialIds
 
-Ids = NDArray[np.int64]
+Ids = NDArray[np.unsignedinteger | np.signedinteger]
+Offsets = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
@@ -30,17 +31,18 @@ class Segments:
     """Encoded records.
 
     Attributes:
-        ids: all token ids, one segment after another, [tokens].
+        ids: all token ids, one segment after another, of the type that is to be stored, [tokens].
         offsets: where each segment starts in ``ids``, and the end of the last, [segments + 1].
         record_offsets: where each record starts among the segments, [records + 1].
         supervised: whether a segment carries loss, [segments].
         ended: whether a supervised segment is followed by [EOS]; False for an answer that was
-            cut, which must not pretend that it ended there, [segments].
+            cut, which must not pretend that it ended there. Only a record's last segment may be
+            cut, and not to nothing, [segments].
     """
 
     ids: Ids
-    offsets: Ids
-    record_offsets: Ids
+    offsets: Offsets
+    record_offsets: Offsets
     supervised: Mask
     ended: Mask
 
@@ -52,17 +54,21 @@ class Columns:
     input: Ids
     target: Ids
     loss_mask: NDArray[np.uint8]
-    offsets: Ids
+    offsets: Offsets
 
     @property
-    def lengths(self) -> Ids:
+    def lengths(self) -> Offsets:
         """Tokens in each row, [rows]."""
         return np.diff(self.offsets)
 
-    def supervised_tokens(self) -> Ids:
+    def supervised_tokens(self) -> Offsets:
         """Positions that carry loss in each row, [rows]."""
-        totals = np.concatenate(([0], np.cumsum(self.loss_mask, dtype=np.int64)))
-        return totals[self.offsets[1:]] - totals[self.offsets[:-1]]
+        if not len(self.loss_mask):
+            return np.zeros(len(self.offsets) - 1, dtype=np.int64)
+        # reduceat gives an empty row its first neighbour's value.
+        starts = np.minimum(self.offsets[:-1], len(self.loss_mask) - 1)
+        sums = np.add.reduceat(self.loss_mask, starts, dtype=np.int64)
+        return np.where(self.lengths > 0, sums, 0)
 
 
 def build(
@@ -78,48 +84,82 @@ def build(
         keep_targets: pretraining, where a target is the next token everywhere; in fine-tuning a
             target without loss is ``[PAD]``.
     """
-    sequence, flags, is_end, row_offsets = _sequences(segments, special)
+    layout = _Layout(segments)
+    tokens = _input(segments, layout, special)
+    # The target is the input one place on; the last of each row is what the input leaves out.
+    target = np.empty_like(tokens)
+    target[:-1] = tokens[1:]
+    ends = layout.offsets[1:] - 1
+    target[ends] = np.where(segments.supervised[layout.last], special.eos, special.sep)
+    target[ends[layout.cut]] = segments.ids[layout.last_ids[layout.cut]]
+    mask = _loss_mask(segments, layout)
+    answers_end = _answer_ends(segments, layout)
     if not eos_loss:
-        flags = flags & ~is_end
-    starts, ends = row_offsets[:-1], row_offsets[1:]
-    # Shift without a loop: drop each sequence's last token for input, its first for target.
-    keep_input = np.ones(len(sequence), dtype=np.bool_)
-    keep_input[ends - 1] = False
-    keep_target = np.ones(len(sequence), dtype=np.bool_)
-    keep_target[starts] = False
-    target, mask = sequence[keep_target], flags[keep_target]
+        mask[answers_end] = 0
     if not keep_targets:
-        target = np.where(mask | is_end[keep_target], target, special.pad)
-    offsets = row_offsets - np.arange(len(row_offsets))
-    return Columns(sequence[keep_input], target, mask.astype(np.uint8), offsets)
+        silent = mask == 0
+        silent[answers_end] = False
+        target[silent] = special.pad
+    return Columns(tokens, target, mask, layout.offsets)
 
 
-def _sequences(segments: Segments, special: SpecialIds) -> tuple[Ids, Mask, Mask, Ids]:
-    """Lay out ``[BOS] segment terminator segment terminator …`` for every record.
+class _Layout:
+    """Where everything lies.
 
-    Returns:
-        The sequences end to end, which of their tokens are supervised, which are a supervised
-        segment's ``[EOS]``, and where each record starts, [records + 1].
+    Attributes:
+        lengths: tokens of each segment, [segments].
+        first, last: each record's first and last segment, [records].
+        cut: whether the record's last segment has no [EOS], [records].
+        last_ids: where in ``ids`` each record's last token lies, [records].
+        offsets: where each row starts among the positions, [records + 1].
+        starts: the position whose input is a segment's first token, [segments].
     """
-    lengths = np.diff(segments.offsets)
-    has_end = segments.ended | ~segments.supervised
-    blocks = lengths + has_end
-    first = segments.record_offsets[:-1]
-    opens = np.zeros(len(lengths), dtype=np.int64)
-    opens[first] = 1
-    starts = np.cumsum(blocks + opens) - blocks  # where each segment's tokens begin
-    total = int(np.sum(blocks + opens))
 
-    sequence = np.full(total, special.bos, dtype=np.int64)
-    flags = np.zeros(total, dtype=np.bool_)
-    is_end = np.zeros(total, dtype=np.bool_)
-    places = np.arange(len(segments.ids)) + np.repeat(starts - segments.offsets[:-1], lengths)
-    sequence[places] = segments.ids
-    flags[places] = np.repeat(segments.supervised, lengths)
-    terminators = (starts + lengths)[has_end]
-    answers = segments.supervised[has_end]
-    sequence[terminators] = np.where(answers, special.eos, special.sep)
-    flags[terminators] = answers
-    is_end[terminators] = answers
-    row_starts = starts[first] - 1
-    return sequence, flags, is_end, np.append(row_starts, total)
+    def __init__(self, segments: Segments) -> None:
+        self.lengths = np.diff(segments.offsets)
+        self.first = segments.record_offsets[:-1]
+        self.last = segments.record_offsets[1:] - 1
+        self.cut = segments.supervised[self.last] & ~segments.ended[self.last]
+        self.last_ids = segments.offsets[1:][self.last] - 1
+        # A segment and the special token before it; the final [EOS], or the last token of an
+        # answer that was cut, is no input.
+        sizes = self.lengths + 1
+        sizes[self.last] -= self.cut
+        ends = np.cumsum(sizes)
+        self.starts = ends - sizes + 1
+        self.offsets = np.concatenate(([0], ends[self.last]))
+
+
+def _input(segments: Segments, layout: _Layout, special: SpecialIds) -> Ids:
+    """Lay out ``[BOS] segment special segment …``, without the last token of each sequence."""
+    ids = segments.ids
+    if layout.cut.any():
+        ids = np.delete(ids, layout.last_ids[layout.cut])
+    tokens = np.empty(int(layout.offsets[-1]), dtype=ids.dtype)
+    ordinary = np.ones(len(tokens), dtype=np.bool_)
+    before = layout.starts - 1
+    ordinary[before] = False
+    tokens[ordinary] = ids
+    # Before a segment stands what ended the one before it, or [BOS].
+    tokens[before[1:]] = np.where(segments.supervised[:-1], special.eos, special.sep)
+    tokens[before[layout.first]] = special.bos
+    return tokens
+
+
+def _loss_mask(segments: Segments, layout: _Layout) -> NDArray[np.uint8]:
+    """Mark the positions whose target lies in a supervised segment or ends one."""
+    total = int(layout.offsets[-1])
+    if segments.supervised.all():
+        return np.ones(total, dtype=np.uint8)
+    # The targets of a segment begin one position before it and end with its special token.
+    sizes = layout.lengths + 1
+    sizes[layout.last] -= layout.cut
+    return np.repeat(segments.supervised, sizes).astype(np.uint8)
+
+
+def _answer_ends(segments: Segments, layout: _Layout) -> Offsets:
+    """Return the positions whose target is the [EOS] of a supervised segment."""
+    ends: Offsets = layout.starts - 1 + layout.lengths
+    with_end = segments.supervised.copy()
+    with_end[layout.last[layout.cut]] = False
+    return ends[with_end]

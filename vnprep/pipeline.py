@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 
 from vnprep.config import PrepareConfig, Stage
-from vnprep.examples import Columns, Segments, build
+from vnprep.errors import TokenizerError
+from vnprep.examples import Columns, Mask, Segments, build
 from vnprep.shards.ledger import Excluded, Ledger
 from vnprep.shards.manifest import ShardRecord
-from vnprep.shards.schema import ROWS_PER_BATCH, shard_schema, to_batch
+from vnprep.shards.schema import Origin, Origins, id_type, shard_schema, to_batch
 from vnprep.shards.write import write_excluded, write_shard
+from vnprep.sources.batch import TextBatch, coalesce
+from vnprep.sources.batches import read_batches
 from vnprep.sources.plan import Unit
-from vnprep.sources.reading import read_records
-from vnprep.sources.records import Record, dropped, rejected
-from vnprep.tokenizer.encode import encode, holds_special
+from vnprep.sources.records import dropped, rejected
+from vnprep.tokenizer.encode import Encoder, holds_special
 from vnprep.tokenizer.load import LoadedTokenizer
+from vnprep.tokenizer.parity import UnitCheck
 from vnprep.truncation import row_lengths, truncate
-
-# A record batch also ends here, so that memory does not grow with the length of documents.
-_BATCH_CHARACTERS = 8 << 20
 
 
 def shard_name(number: int) -> str:
@@ -37,25 +37,51 @@ def rejects_name(number: int) -> str:
     return f"shard-{number:05d}.rejects.jsonl"
 
 
+@dataclass(frozen=True)
+class Advance:
+    """How far a unit is.
+
+    Attributes:
+        bytes: of text that was encoded.
+        rows, tokens, rejected: so far.
+    """
+
+    bytes: int
+    rows: int
+    tokens: int
+    rejected: int
+
+
+Report = Callable[[Advance], None]
+
+
 def make_shard(
-    unit: Unit, config: PrepareConfig, tokenizer: LoadedTokenizer, folder: Path
+    unit: Unit,
+    config: PrepareConfig,
+    tokenizer: LoadedTokenizer,
+    encoder: Encoder,
+    folder: Path,
+    report: Report | None = None,
 ) -> ShardRecord:
     """Turn a unit into its shard, and a file of rejects if there are any.
 
     The bytes depend on the unit, the configuration and the tokenizer alone.
 
+    Args:
+        unit: what to read.
+        config: how.
+        tokenizer, encoder: they make the ids.
+        folder: where the files go.
+        report: called after each record batch.
+
     Raises:
         InputError: one of the unit's inputs cannot be used at all.
+        TokenizerError: a text cannot be encoded.
+        EncoderMismatch: the fast encoder cannot be trusted with this text.
     """
-    tally = _Tally()
-    sources = sorted({piece.input.name for piece in unit.pieces})
-    schema = shard_schema(tokenizer.vocab_size - 1)
-    records = chain.from_iterable(read_records(piece, config.read) for piece in unit.pieces)
-    batches = (
-        to_batch(columns, [record.origin for record in kept], sources, schema)
-        for kept, columns in _columns(records, config, tokenizer, tally)
-    )
-    file = write_shard(folder / shard_name(unit.number), schema, _nonempty(batches, tally))
+    maker = _ShardMaker(unit, config, tokenizer, encoder, report)
+    file = write_shard(folder / shard_name(unit.number), maker.schema, maker.batches())
+    tally = maker.tally
     rejects = None
     if tally.excluded:
         rejects = write_excluded(folder / rejects_name(unit.number), tally.excluded)
@@ -76,137 +102,184 @@ class _Tally:
     supervised: int = 0
     longest: int = 0
 
-    def exclude(self, excluded: Excluded) -> None:
-        self.ledger.exclude(excluded.outcome, excluded.reason)
-        # Blank lines are counted; listing each would bury what matters.
-        if excluded.reason != "blank-line":
-            self.excluded.append(excluded)
+    def exclude(self, excluded: Sequence[Excluded]) -> None:
+        for item in excluded:
+            self.ledger.exclude(item.outcome, item.reason)
+            # Blank lines are counted; listing each would bury what matters.
+            if item.reason != "blank-line":
+                self.excluded.append(item)
+
+    def keep(self, columns: Columns) -> None:
+        self.rows += len(columns.offsets) - 1
+        self.ledger.kept += len(columns.offsets) - 1
+        self.tokens += len(columns.input)
+        self.supervised += int(np.count_nonzero(columns.loss_mask))
+        self.longest = max(self.longest, int(columns.lengths.max(initial=0)))
 
 
-def _nonempty(batches: Iterator[pa.RecordBatch], tally: _Tally) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        if batch.num_rows:
-            tally.rows += batch.num_rows
-            yield batch
+@dataclass
+class _Work:
+    """Records on their way: their texts and what became of them, row by row."""
+
+    batch: TextBatch
+    segments: Segments
+    left_out: list[Excluded]
+
+    def select(self, keep: Mask) -> None:
+        """Keep the records of a mask."""
+        if keep.all():
+            return
+        self.batch = self.batch.take(keep)
+        self.segments = _select(self.segments, keep)
 
 
-def _columns(
-    items: Iterator[Record | Excluded],
-    config: PrepareConfig,
-    tokenizer: LoadedTokenizer,
-    tally: _Tally,
-) -> Iterator[tuple[list[Record], Columns]]:
-    """Gather records into batches and build their columns, counting what is left out."""
-    for records in _gather(items, tally):
-        segments = _encode(records, config.stage, tokenizer)
-        usable = _usable(records, segments, tokenizer, tally)
-        records, segments = _select(records, segments, usable)
-        lengths = row_lengths(segments)
-        result = truncate(segments, config.max_len, config.truncation)
+class _ShardMaker:
+    """Turns the records of a unit into record batches, and counts what becomes of each."""
+
+    def __init__(
+        self,
+        unit: Unit,
+        config: PrepareConfig,
+        tokenizer: LoadedTokenizer,
+        encoder: Encoder,
+        report: Report | None,
+    ) -> None:
+        self.tally = _Tally()
+        self.schema = shard_schema(tokenizer.vocab_size - 1)
+        self._unit = unit
+        self._config = config
+        self._tokenizer = tokenizer
+        self._encoder = encoder
+        self._check = UnitCheck(tokenizer, encoder)
+        self._report = report
+        self._sources = sorted({piece.input.name for piece in unit.pieces})
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the shard's record batches; none is empty."""
+        number = {name: place for place, name in enumerate(self._sources)}
+        read = chain.from_iterable(
+            read_batches(piece, number[piece.input.name], self._config.read)
+            for piece in self._unit.pieces
+        )
+        text_bytes = 0
+        for batch in coalesce(read):
+            text_bytes += batch.nbytes
+            if (made := self._make(batch)) is not None:
+                yield made
+            if self._report is not None:
+                tally, rejected = self.tally, self.tally.ledger.rejected.total()
+                self._report(Advance(text_bytes, tally.rows, tally.tokens, rejected))
+
+    def _make(self, batch: TextBatch) -> pa.RecordBatch | None:
+        """Make the record batch of some records, if any of them is kept."""
+        ledger = self.tally.ledger
+        ledger.read += len(batch) + len(batch.excluded) + batch.blank_lines
+        if batch.blank_lines:
+            ledger.dropped["blank-line"] += batch.blank_lines
+        ledger.noted.update(batch.noted)
+        work = _Work(batch, self._encode(batch), list(batch.excluded))
+        self._drop_unusable(work)
+        self._truncate(work)
+        columns = self._build(work)
+        order = {name: place for place, name in enumerate(self._sources)}
+        self.tally.exclude(
+            sorted(work.left_out, key=lambda item: (order[item.origin.source], item.origin.line))
+        )
+        self.tally.keep(columns)
+        if not len(work.batch):
+            return None
+        origins = Origins(work.batch.source, work.batch.line, work.batch.byte_offset)
+        return to_batch(columns, origins, self._sources, self.schema)
+
+    def _encode(self, batch: TextBatch) -> Segments:
+        """Encode every segment alone, so that no merge crosses ``[SEP]``."""
+        self._check(batch.texts)
+        ids, offsets = self._encoder.encode(batch.texts)
+        if len(ids) and int(ids.max()) >= self._tokenizer.vocab_size:
+            raise TokenizerError(
+                f"it made the id {int(ids.max())}, which its vocabulary does not have",
+                remedy="the tokenizer.json is damaged; take another",
+            )
+        stored = ids.astype(id_type(self._tokenizer.vocab_size - 1).to_pandas_dtype())
+        counts = np.diff(batch.record_offsets)
+        return Segments(
+            stored,
+            offsets,
+            batch.record_offsets,
+            _supervised(batch.record_offsets, counts, self._config.stage),
+            np.ones(len(offsets) - 1, dtype=np.bool_),
+        )
+
+    def _drop_unusable(self, work: _Work) -> None:
+        """Reject records in which a text has no tokens, or holds a special token."""
+        segments = work.segments
+        special = holds_special(segments.ids, segments.offsets, self._tokenizer)
+        empty = np.diff(segments.offsets) == 0
+        if not (special.any() or empty.any()):
+            return
+        usable = np.ones(len(work.batch), dtype=np.bool_)
+        for reason, flags in (("special-token-in-text", special), ("no-tokens", empty)):
+            hit = np.logical_or.reduceat(flags, segments.record_offsets[:-1]) & usable
+            usable &= ~hit
+            for number in np.flatnonzero(hit):
+                text, origin = self._place(work.batch, int(number))
+                work.left_out.append(rejected(origin, reason, "", text))
+        work.select(usable)
+
+    def _truncate(self, work: _Work) -> None:
+        config = self._config
+        if config.max_len is None:
+            return
+        lengths = row_lengths(work.segments)
+        result = truncate(work.segments, config.max_len, config.truncation)
         for number in np.flatnonzero(result.too_long):
             detail = f"{lengths[number]} positions, --max-len is {config.max_len}"
-            record = records[number]
-            tally.exclude(dropped(record.origin, "too-long", detail, record.segments[0]))
-        cut = int(result.cut.sum())
-        if cut:
-            tally.ledger.noted[f"cut:{config.truncation}"] += cut
-        records, segments = _select(records, result.segments, ~result.too_long)
+            text, origin = self._place(work.batch, int(number))
+            work.left_out.append(dropped(origin, "too-long", detail, text))
+        if cut := int(result.cut.sum()):
+            self.tally.ledger.noted[f"cut:{config.truncation}"] += cut
+        work.segments = result.segments
+        work.select(~result.too_long)
+
+    def _build(self, work: _Work) -> Columns:
+        """Build the columns; reject rows without a token that carries loss: they teach nothing."""
+        config, special = self._config, self._tokenizer.special
         keep_targets = config.stage == "pretrain"
-        columns = build(
-            segments, tokenizer.special, eos_loss=config.eos_loss, keep_targets=keep_targets
-        )
-        records, columns = _supervised_only(records, columns, tally)
-        tally.ledger.kept += len(records)
-        tally.tokens += len(columns.input)
-        tally.supervised += int(columns.loss_mask.sum())
-        tally.longest = max(tally.longest, int(columns.lengths.max(initial=0)))
-        yield records, columns
+        columns = build(work.segments, special, eos_loss=config.eos_loss, keep_targets=keep_targets)
+        if config.eos_loss:
+            return columns  # every segment has a token, so every row has a loss
+        teaching = columns.supervised_tokens() > 0
+        if teaching.all():
+            return columns
+        for number in np.flatnonzero(~teaching):
+            text, origin = self._place(work.batch, int(number))
+            work.left_out.append(rejected(origin, "no-supervised-token", "", text))
+        work.select(teaching)
+        return build(work.segments, special, eos_loss=False, keep_targets=keep_targets)
+
+    def _place(self, batch: TextBatch, record: int) -> tuple[str, Origin]:
+        return batch.first_text(record), batch.origin(record, self._sources)
 
 
-def _gather(items: Iterator[Record | Excluded], tally: _Tally) -> Iterator[list[Record]]:
-    records: list[Record] = []
-    characters = 0
-    for item in items:
-        tally.ledger.read += 1
-        if isinstance(item, Excluded):
-            tally.exclude(item)
-            continue
-        tally.ledger.noted.update(item.notes)
-        records.append(item)
-        characters += sum(map(len, item.segments))
-        if len(records) == ROWS_PER_BATCH or characters >= _BATCH_CHARACTERS:
-            yield records
-            records, characters = [], 0
-    if records:
-        yield records
+def _supervised(record_offsets: np.ndarray, counts: np.ndarray, stage: Stage) -> Mask:
+    """Tell which segments carry loss: all of pretraining; in fine-tuning every second one."""
+    segments = int(record_offsets[-1])
+    if stage == "pretrain":
+        return np.ones(segments, dtype=np.bool_)
+    # Request, response, request, response, … within each record.
+    within = np.arange(segments) - np.repeat(record_offsets[:-1], counts)
+    return np.asarray(within % 2 == 1)
 
 
-def _encode(records: list[Record], stage: Stage, tokenizer: LoadedTokenizer) -> Segments:
-    """Encode every segment alone, so that no merge crosses ``[SEP]``."""
-    texts = [text for record in records for text in record.segments]
-    ids, offsets = encode(tokenizer, texts)
-    counts = [len(record.segments) for record in records]
-    record_offsets = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-    supervised = np.ones(len(texts), dtype=np.bool_)
-    if stage == "finetune":
-        # Request, response, request, response, … within each record.
-        within = np.arange(len(texts)) - np.repeat(record_offsets[:-1], counts)
-        supervised = within % 2 == 1
-    return Segments(ids, offsets, record_offsets, supervised, np.ones(len(texts), dtype=np.bool_))
-
-
-def _usable(
-    records: list[Record], segments: Segments, tokenizer: LoadedTokenizer, tally: _Tally
-) -> np.ndarray:
-    """Reject records in which a text has no tokens, or holds a special token."""
-    special = holds_special(segments.ids, segments.offsets, tokenizer)
-    empty = np.diff(segments.offsets) == 0
-    starts = segments.record_offsets[:-1]
-    usable = np.ones(len(records), dtype=np.bool_)
-    if not (special.any() or empty.any()):
-        return usable
-    for reason, flags in (("special-token-in-text", special), ("no-tokens", empty)):
-        for number in np.flatnonzero(np.logical_or.reduceat(flags, starts) & usable):
-            usable[number] = False
-            record = records[number]
-            tally.exclude(rejected(record.origin, reason, "", record.segments[0]))
-    return usable
-
-
-def _select(
-    records: list[Record], segments: Segments, keep: np.ndarray
-) -> tuple[list[Record], Segments]:
-    """Keep some records."""
-    if keep.all():
-        return records, segments
+def _select(segments: Segments, keep: Mask) -> Segments:
+    """Keep the records of a mask."""
     counts = np.diff(segments.record_offsets)
     keep_segments = np.repeat(keep, counts)
     lengths = np.diff(segments.offsets)
-    keep_ids = np.repeat(keep_segments, lengths)
-    chosen = Segments(
-        segments.ids[keep_ids],
+    return Segments(
+        segments.ids[np.repeat(keep_segments, lengths)],
         np.concatenate(([0], np.cumsum(lengths[keep_segments], dtype=np.int64))),
         np.concatenate(([0], np.cumsum(counts[keep], dtype=np.int64))),
         segments.supervised[keep_segments],
         segments.ended[keep_segments],
     )
-    return [record for record, kept in zip(records, keep, strict=True) if kept], chosen
-
-
-def _supervised_only(
-    records: list[Record], columns: Columns, tally: _Tally
-) -> tuple[list[Record], Columns]:
-    """Reject rows without a token that carries loss: they would teach nothing."""
-    keep = columns.supervised_tokens() > 0
-    if keep.all():
-        return records, columns
-    for number in np.flatnonzero(~keep):
-        record = records[number]
-        tally.exclude(rejected(record.origin, "no-supervised-token", "", record.segments[0]))
-    lengths = columns.lengths
-    tokens = np.repeat(keep, lengths)
-    offsets = np.concatenate(([0], np.cumsum(lengths[keep], dtype=np.int64)))
-    chosen = Columns(
-        columns.input[tokens], columns.target[tokens], columns.loss_mask[tokens], offsets
-    )
-    return [record for record, kept in zip(records, keep, strict=True) if kept], chosen

@@ -1,4 +1,4 @@
-"""Prepare a data set: plan, run what is missing, and write the manifest last.
+"""Prepare a data set: plan, run what is missing, and commit it at the end.
 
 A rerun of the same command trusts the units whose shard still matches its record, does the
 rest, and ends with the same bytes.
@@ -6,58 +6,35 @@ rest, and ends with the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from vnprep.claim import WORK_FOLDER, claim, forget_replaced, give_up, identity
+from vnprep.claim import begin, identity_of
+from vnprep.commit import carry_through, clear, commit, hold
 from vnprep.config import PrepareConfig
-from vnprep.durable import (
-    TEMPORARY_SUFFIX,
-    folder_lock,
-    fsync_folder,
-    readable_json,
-    sha256_file,
-    write_text,
-)
+from vnprep.durable import TEMPORARY_SUFFIX, readable_json, sha256_file, write_text
+from vnprep.encoders import Tell, encoder_of_run, use_reference
 from vnprep.engines.local import Job, run_units
-from vnprep.errors import InputError, NoRowsError, VnprepError
-from vnprep.pipeline import rejects_name
-from vnprep.shards.ledger import Ledger
+from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
+from vnprep.progress import Report, Totals
+from vnprep.rejects import Judge, RejectLimit, no_rows
+from vnprep.shards.folder import WORK_FOLDER
+from vnprep.shards.inputs import inputs_name, write_inputs
 from vnprep.shards.manifest import (
     TOKENIZER_NAME,
     FileRecord,
+    Inputs,
     Manifest,
     ShardRecord,
     TokenizerRecord,
 )
 from vnprep.shards.read import file_problem
-from vnprep.sources.plan import Plan, Unit, find_inputs, make_plan
+from vnprep.sources.plan import Input, Plan, Unit, find_inputs
+from vnprep.task import Mode, Task, make_task
 from vnprep.tokenizer.load import LoadedTokenizer
-
-_EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is told while work goes on; every number counts from the start.
-
-    Attributes:
-        phase: ``plan`` while inputs are hashed, then ``encode``.
-        bytes, total_bytes: of the inputs.
-        ledger, tokens: so far.
-    """
-
-    phase: str
-    bytes: int
-    total_bytes: int
-    ledger: Ledger
-    tokens: int
-
-
-Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -67,37 +44,25 @@ class Prepared:
     Attributes:
         manifest: of the finished data set.
         done_now: units done by this call; the others were there from an earlier one.
+        added: inputs that this call added.
+        skipped: inputs that an append left out, since the data set has their content already.
     """
 
     manifest: Manifest
     done_now: int
+    added: int = 0
+    skipped: int = 0
 
 
-@dataclass
-class _Totals:
-    """Adds up finished units and passes the sums on."""
+@dataclass(frozen=True)
+class _Conduct:
+    """How a run goes about its work; none of it changes the bytes."""
 
-    phase: str
-    total_bytes: int
+    workers: int
+    mode: Mode
+    max_rejects: RejectLimit | None
     report: Report | None
-    bytes: int = 0
-    tokens: int = 0
-    ledger: Ledger = field(default_factory=Ledger)
-
-    def add_bytes(self, count: int) -> None:
-        self.bytes += count
-        self._tell()
-
-    def add(self, unit: Unit, record: ShardRecord) -> None:
-        self.bytes += unit.bytes
-        self.tokens += record.tokens
-        self.ledger.add(record.ledger)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.report is not None:
-            state = Progress(self.phase, self.bytes, self.total_bytes, self.ledger, self.tokens)
-            self.report(state)
+    tell: Tell | None
 
 
 def prepare(
@@ -107,9 +72,10 @@ def prepare(
     tokenizer: LoadedTokenizer,
     *,
     workers: int = 1,
-    overwrite: bool = False,
+    mode: Mode = "new",
+    max_rejects: RejectLimit | None = None,
     report: Report | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
 ) -> Prepared:
     """Turn inputs into a data folder.
 
@@ -119,79 +85,125 @@ def prepare(
         config: all that decides the bytes, beside inputs and tokenizer.
         tokenizer: makes the ids; a copy goes into the folder.
         workers: processes; any number gives the same bytes.
-        overwrite: remove a data set that stands in ``out``.
+        mode: what to do with a data set that stands in ``out``. Replaced or added to, it stays
+            as it is until its successor is whole.
+        max_rejects: with more rejects the data set is not written; None allows any number.
         report: called as work goes on.
-        tell: called with lines for the user on what is passed over.
+        tell: called with lines for the user: what is passed over, which encoder serves and why.
 
     Raises:
-        InputError: an input cannot be used.
+        InputError: an input cannot be used, or there are too many rejects.
         NoRowsError: nothing was left to write.
-        OutputError: ``out`` holds something else, or another run is writing there.
+        OutputError: ``out`` cannot be written to, holds something else, or another run is
+            writing there.
     """
-    inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
-    total = sum(item.path.stat().st_size for item in inputs)
-    plan = make_plan(
-        inputs, config.read, config.unit_bytes, _Totals("plan", total, report).add_bytes
-    )
-    finished = claim(out, identity(plan, config, tokenizer), overwrite)
-    if finished is not None:
-        return Prepared(finished, 0)
-    with folder_lock(out / WORK_FOLDER):
-        try:
-            return _run(plan, out, config, tokenizer, workers, report)
-        except VnprepError as error:
-            # Nothing worth resuming: leave the folder free for a corrected command.
-            done = any((out / WORK_FOLDER).glob("[0-9]*.json"))
-            if isinstance(error, NoRowsError) or not done:
-                give_up(out)
-            raise
+    conduct = _Conduct(workers, mode, max_rejects, report, tell)
+    try:
+        inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
+        with hold(out, overwrite=mode == "overwrite"):
+            return _prepare(inputs, out, config, tokenizer, conduct)
+    except OSError as error:
+        raise OutputError(
+            f"cannot go on ({error.strerror or error})",
+            place=error.filename or out,
+            remedy="check space and permissions, then run the same command again: it goes on",
+        ) from None
 
 
-def _run(
-    plan: Plan,
+def _prepare(
+    inputs: list[Input],
     out: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
-    workers: int,
-    report: Report | None,
+    conduct: _Conduct,
 ) -> Prepared:
-    for leftover in out.glob(f"*{TEMPORARY_SUFFIX}"):
+    """Do the work of ``prepare`` in a folder that is held."""
+    carried = carry_through(out)
+    task = make_task(inputs, out, config, tokenizer, conduct.mode, conduct.report)
+    if task.done is not None:
+        return Prepared(task.done, 0, skipped=task.skipped)
+    if carried and identity_of(Manifest.read(out)) == task.wanted:
+        return Prepared(Manifest.read(out), 0)  # this very command was all but through
+    begin(out, task.wanted, task.plan, overwrite=conduct.mode == "overwrite")
+    work = out / WORK_FOLDER
+    try:
+        manifest, done_now = _run(task, work, config, tokenizer, conduct)
+    except VnprepError as error:
+        # Nothing worth resuming: leave the folder free for a corrected command.
+        if isinstance(error, NoRowsError) or not any(work.glob("[0-9]*.json")):
+            clear(work)
+        raise
+    commit(out, manifest)
+    return Prepared(manifest, done_now, len(task.plan.inputs), task.skipped)
+
+
+def _run(
+    task: Task,
+    work: Path,
+    config: PrepareConfig,
+    tokenizer: LoadedTokenizer,
+    conduct: _Conduct,
+) -> tuple[Manifest, int]:
+    """Make the missing shards in the work folder; return the manifest and the units done now."""
+    for leftover in work.glob(f"*{TEMPORARY_SUFFIX}"):
         leftover.unlink()  # of a run that was killed while it wrote
-    write_text(out / TOKENIZER_NAME, tokenizer.text)
-    records = {unit.number: record for unit in plan.units if (record := _committed(out, unit))}
-    totals = _Totals("encode", sum(unit.bytes for unit in plan.units), report)
-    for unit in plan.units:
+    units, base = task.plan.units, task.base
+    text = tokenizer.text
+    if base is not None:  # the same tokenizer, but perhaps another layout of its file
+        text = (work.parent / TOKENIZER_NAME).read_text(encoding="utf-8")
+    write_text(work / TOKENIZER_NAME, text)
+    inputs = write_inputs(work / inputs_name(len(base.inputs) if base else 0), task.plan.inputs)
+    encoder = encoder_of_run(work, task.plan, config.read, tokenizer, conduct.tell)
+    job = Job(config, tokenizer.special, encoder, work)
+    try:
+        records, done_now = _make_units(units, job, conduct)
+    except EncoderMismatch as mismatch:
+        use_reference(work, mismatch)
+        return _run(task, work, config, tokenizer, conduct)
+    _refuse_changed(task.plan)
+    shards = tuple(records[unit.number] for unit in units)
+    return _manifest(work, config, tokenizer, encoder, base, inputs, shards), done_now
+
+
+def _make_units(
+    units: Sequence[Unit], job: Job, conduct: _Conduct
+) -> tuple[dict[int, ShardRecord], int]:
+    """Make the units that are missing; return the records of all, and how many were made now."""
+    work = job.folder
+    records = {unit.number: record for unit in units if (record := _committed(work, unit))}
+    totals = Totals("encode", sum(unit.bytes for unit in units), conduct.report)
+    for unit in units:
         if unit.number in records:
             totals.add(unit, records[unit.number])
-    todo = [unit for unit in plan.units if unit.number not in records]
-    job = Job(config, tokenizer.text, tokenizer.special, out)
-    for unit, record in run_units(job, todo, workers):
-        write_text(_record_path(out, unit), readable_json(record.to_json()))
-        records[unit.number] = record
-        totals.add(unit, record)
-    _refuse_changed(plan)
-    manifest = _manifest(plan, out, config, tokenizer, records)
-    if manifest.rows == 0:
-        raise _no_rows(manifest, out)
-    manifest.write(out)
-    shutil.rmtree(out / WORK_FOLDER)
-    fsync_folder(out)
-    forget_replaced(out)
-    return Prepared(manifest, len(todo))
+    judge = Judge(conduct.max_rejects, units, work)
+    judge.look(records)
+    todo = [unit for unit in units if unit.number not in records]
+    making = run_units(job, todo, conduct.workers, totals.advance)
+    with contextlib.closing(making) as finished_units:
+        for unit, record in finished_units:
+            write_text(_record_path(work, unit), readable_json(record.to_json()))
+            records[unit.number] = record
+            totals.add(unit, record)
+            judge.look(records)
+    if sum(record.rows for record in records.values()) == 0:
+        raise no_rows(totals.ledger, work, units, job.config.stage)
+    return records, len(todo)
 
 
-def _record_path(out: Path, unit: Unit) -> Path:
-    return out / WORK_FOLDER / f"{unit.number:05d}.json"
+def _record_path(work: Path, unit: Unit) -> Path:
+    return work / f"{unit.number:05d}.json"
 
 
-def _committed(out: Path, unit: Unit) -> ShardRecord | None:
+def _committed(work: Path, unit: Unit) -> ShardRecord | None:
     """Return the record of a unit that was finished earlier and whose files are whole."""
-    path = _record_path(out, unit)
-    if not path.exists():
+    try:
+        record = ShardRecord.from_json(
+            json.loads(_record_path(work, unit).read_text(encoding="utf-8"))
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    record = ShardRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
     files = [record.file, *([record.rejects] if record.rejects else [])]
-    return None if any(file_problem(out, file, "full") for file in files) else record
+    return None if any(file_problem(work, file, "full") for file in files) else record
 
 
 def _refuse_changed(plan: Plan) -> None:
@@ -206,54 +218,20 @@ def _refuse_changed(plan: Plan) -> None:
 
 
 def _manifest(
-    plan: Plan,
-    out: Path,
+    work: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
-    records: dict[int, ShardRecord],
+    encoder: str,
+    base: Manifest | None,
+    inputs: Inputs,
+    shards: tuple[ShardRecord, ...],
 ) -> Manifest:
-    path = out / TOKENIZER_NAME
+    path = work / TOKENIZER_NAME
     return Manifest(
         config.stage,
         config.to_json(),
-        plan.inputs,
-        TokenizerRecord(tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special),
+        (*(base.inputs if base else ()), inputs),
+        TokenizerRecord(tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special, encoder),
         FileRecord(TOKENIZER_NAME, path.stat().st_size, sha256_file(path)),
-        tuple(records[unit.number] for unit in plan.units),
+        (*(base.shards if base else ()), *shards),
     )
-
-
-def _no_rows(manifest: Manifest, out: Path) -> NoRowsError:
-    """Say why nothing is left, with the first few rejects: their files go with the folder."""
-    ledger = manifest.ledger
-    reasons = (ledger.dropped + ledger.rejected).most_common()
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
-    examples = [example for unit in range(len(manifest.shards)) for example in _examples(out, unit)]
-    remedy = "give inputs that hold text"
-    if "invalid-utf8" in ledger.rejected:
-        remedy = "the text is not UTF-8: convert it, e.g. iconv -f WINDOWS-1258 -t UTF-8 OLD > NEW"
-    elif "missing-field" in ledger.rejected:
-        remedy = (
-            "name the field with --text-field"
-            if manifest.stage == "pretrain"
-            else "name the fields with --request-field and --response-field, or --messages-field"
-        )
-    elif "too-long" in ledger.dropped:
-        remedy = "raise --max-len, or choose another --truncation"
-    elif ledger.rejected:
-        remedy = "mend the records named above"
-    cause = f"no rows left: {ledger.read:,} read ({counts or 'nothing in it'})"
-    return NoRowsError("\n  ".join([cause, *examples[:_EXAMPLES]]), remedy=remedy)
-
-
-def _examples(out: Path, unit: int) -> list[str]:
-    path = out / rejects_name(unit)
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as lines:
-        found = [json.loads(line) for line, _ in zip(lines, range(_EXAMPLES), strict=False)]
-    return [
-        f"{item['source']}:{item['line']}: {item['reason']}"
-        + (f" ({item['detail']})" if item["detail"] else "")
-        for item in found
-    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vnprep.config import Truncation
-from vnprep.examples import Ids, Mask, Segments
+from vnprep.examples import Mask, Offsets, Segments
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Truncated:
     cut: Mask
 
 
-def row_lengths(segments: Segments) -> Ids:
+def row_lengths(segments: Segments) -> Offsets:
     """Return how many positions each record's row will have, [records]."""
     lengths = np.diff(segments.offsets)
     ended = segments.ended | ~segments.supervised

@@ -117,4 +117,4 @@ def test_every_field_of_the_manifest_is_guarded(folder: Path, vnprep: Any) -> No
     path.write_text(text, encoding="utf-8")
     result = vnprep("verify", folder, "--json")
     assert result.code == 0, result.err
-    assert (result.code, json.loads(result.out)) == (0, {"ok": True, "problems": []})
+    assert json.loads(result.out) == {"ok": True, "problems": [], "unfinished_run": False}

@@ -192,12 +192,60 @@ def test_tokenizer_train_takes_every_layout_and_does_not_overwrite(
     result = vnprep("tokenizer", "train", tmp_path, "--vocab-size", 300, "--out", out, "--json")
     assert result.code == 0, result.err
     summary = json.loads(result.out)
-    assert summary["texts"] == 5
-    assert summary["characters"] == len("một hai" + "ba" + "bốn" + "năm" + "sáu\n")
+    size = len(("một hai" + "ba" + "bốn" + "năm" + "sáu\n").encode())
+    assert (summary["texts_read"], summary["bytes_read"]) == (5, size)
+    assert (summary["texts_used"], summary["bytes_used"]) == (5, size)
+    assert "trained on 5 texts" in result.err
+    assert "all that was read" in result.err
     assert summary["excluded"] == {"not-text": 1}
     again = vnprep("tokenizer", "train", tmp_path / "d.txt", "--vocab-size", 300, "--out", out)
     assert again.code == 1
     assert "--overwrite" in again.err
+
+
+def test_tokenizer_train_samples_the_whole_of_its_inputs(vnprep: Run, tmp_path: Path) -> None:
+    lines = [f"dòng {number:06d} có một số riêng" for number in range(100_000)]
+    for number, name in enumerate(("a.txt", "b.txt")):
+        half = lines[number * 50_000 : (number + 1) * 50_000]
+        (tmp_path / name).write_text("\n".join(half) + "\n", encoding="utf-8")
+    summaries = []
+    for name in ("one", "two"):
+        out = tmp_path / f"{name}.json"
+        result = vnprep(
+            *("tokenizer", "train", tmp_path / "a.txt", tmp_path / "b.txt", "--split", "line"),
+            *("--vocab-size", 320, "--sample-mb", 1, "--out", out, "--json"),
+        )
+        assert result.code == 0, result.err
+        summaries.append({**json.loads(result.out), "out": ""})
+    summary = summaries[0]
+    assert summaries[1] == summary
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert summary["texts_read"] == 100_000
+    assert summary["bytes_read"] == sum(len(line.encode()) for line in lines)
+    assert 0.9 * (1 << 20) < summary["bytes_used"] <= 1 << 20
+    share = summary["bytes_used"] / summary["bytes_read"]
+    assert abs(summary["texts_used"] / 100_000 - share) < 0.01
+    assert "spread over all of them (--sample-mb 1)" in result.err
+
+
+def test_tokenizer_train_reads_chats_and_quoted_tables(vnprep: Run, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "chào"}, {"role": "assistant", "content": "vâng ạ"}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"hội thoại": turns}, ensure_ascii=False))
+    (tmp_path / "bars.csv").write_text("text|x\nbốn|y\n", encoding="utf-8")
+    (tmp_path / "long.jsonl").write_text(json.dumps({"text": "năm " * (1 << 19)}))
+    (tmp_path / "notes.doc").write_text("passed over")
+    (tmp_path / "excel.tsv").write_text('text\n"một ""hai"" ba"\n', encoding="utf-8")
+    result = vnprep(
+        *("tokenizer", "train", tmp_path, "--vocab-size", 300, "--out", tmp_path / "t.json"),
+        *("--messages-field", "hội thoại", "--quoted-tsv", "--delimiter", "|", "--json"),
+        *("--max-record-mb", 1),
+    )
+    assert result.code == 0, result.err
+    summary = json.loads(result.out)
+    assert summary["excluded"] == {"too-large": 1}
+    assert summary["texts_used"] == 4
+    assert summary["bytes_used"] == len('chàovâng ạmột "hai" babốn'.encode())
+    assert "whose ending tells no format" in result.err
 
 
 def test_inspect_of_a_row_that_is_not_there(vnprep: Run, make_data: Any, tmp_path: Path) -> None:

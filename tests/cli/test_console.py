@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vnprep.cli.console import _Meter, bar_columns, short
-from vnprep.prepare import Progress as State
-from vnprep.shards.ledger import Ledger
+from vnprep.progress import Progress as State
 
 Run = Callable[..., Any]
 
@@ -28,13 +27,11 @@ def test_counts_are_short() -> None:
 
 
 def test_the_live_bar_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = Ledger(read=99_999_999, kept=98_765_432)
-    ledger.rejected["bad-json"] = 999_999
     meter = _Meter()
     seconds = iter((0.0, 100.0))
     monkeypatch.setattr("vnprep.cli.console.time.monotonic", lambda: next(seconds))
-    meter.counts(State("encode", 0, 10**11, ledger, 0))
-    counts = meter.counts(State("encode", 5 * 10**10, 10**11, ledger, 12_345_678_900))
+    meter.counts(State("encode", 0, 10**11, 0, 0, 0))
+    counts = meter.counts(State("encode", 5 * 10**10, 10**11, 98_765_432, 12_345_678_900, 999_999))
     assert counts == "123.5M tok/s  98.8M rows  1.00M rejected"
     monkeypatch.undo()
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)

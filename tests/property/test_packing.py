@@ -158,6 +158,12 @@ def test_documents_lie_side_by_side_and_count_from_zero(
     shards: ShardSet, split: tuple[int, int, int], seq_len: int
 ) -> None:
     for batch in epoch(shards, seq_len, split, 0, 0):
+        spans = np.diff(batch.cu_seqlens)
+        assert spans.sum() == batch.input_ids.size and batch.cu_seqlens[0] == 0
+        assert (spans.min(), spans.max()) >= (1, 1) and spans.max() == batch.max_seqlen
+        # One line of positions counts from zero at each of them, padding apart.
+        line = np.arange(batch.input_ids.size) - np.repeat(batch.cu_seqlens[:-1], spans)
+        assert (line == batch.position_ids.ravel())[batch.document_ids.ravel() >= 0].all()
         for number in range(len(batch.sample_ids)):
             documents, positions = batch.document_ids[number], batch.position_ids[number]
             tokens, labels = batch.input_ids[number], batch.labels[number]
@@ -173,6 +179,8 @@ def test_documents_lie_side_by_side_and_count_from_zero(
             # Within a document the label, where there is one, is the next input.
             goes_on = (steps[1:] == 0) & (labels[: used - 1] != -100)
             assert (labels[: used - 1][goes_on] == tokens[1:used][goes_on]).all()
+            cuts = number * seq_len + np.append(np.flatnonzero(steps == 1), used)
+            assert set(cuts.tolist()) <= set(batch.cu_seqlens.tolist())
             ends = np.append(steps[1:] == 1, True)
             assert (labels[:used][ends] == EOS).all()
 

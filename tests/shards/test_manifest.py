@@ -16,6 +16,7 @@ from vnprep.shards.ledger import Ledger
 from vnprep.shards.manifest import (
     MANIFEST_NAME,
     FileRecord,
+    Inputs,
     Manifest,
     ShardRecord,
     TokenizerRecord,
@@ -43,9 +44,9 @@ def shard(number: int, rows: int, rejects: bool) -> ShardRecord:
 
 MANIFEST = Manifest(
     stage="finetune",
-    config={"eos_loss": True, "truncation": "drop", "limit": None},
-    inputs=(FileRecord("câu hỏi.tsv", 12, "c" * 64),),
-    tokenizer=TokenizerRecord("d" * 64, 16_000, SpecialIds(0, 1, 2, 3)),
+    config={"eos_loss": True, "text_field": "câu hỏi", "truncation": "drop", "limit": None},
+    inputs=(Inputs(FileRecord("inputs-00000.jsonl", 90, "c" * 64), 1, 12),),
+    tokenizer=TokenizerRecord("d" * 64, 16_000, SpecialIds(0, 1, 2, 3), "gigatoken"),
     tokenizer_file=FileRecord("tokenizer.json", 55, "e" * 64),
     shards=(shard(0, 5, True), shard(1, 7, False)),
 )
@@ -68,7 +69,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path) == MANIFEST
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST_NAME]
     text = (tmp_path / MANIFEST_NAME).read_text(encoding="utf-8")
-    assert "câu hỏi.tsv" in text and text.endswith("}\n")
+    assert "câu hỏi" in text and text.endswith("}\n")
     assert sealed(body(tmp_path)) == text
 
 
@@ -80,6 +81,7 @@ def test_totals() -> None:
     assert ledger.dropped == {"too_long": 2} and ledger.rejected == {"empty": 4}
     assert [record.name for record in MANIFEST.files] == [
         "tokenizer.json",
+        "inputs-00000.jsonl",
         "shard-00000.arrow",
         "shard-00001.arrow",
         "shard-00000.rejects.jsonl",
@@ -149,9 +151,11 @@ def test_a_folder_without_a_manifest_is_no_data_set(tmp_path: Path) -> None:
     ("change", "cause"),
     [
         ({"format": "other"}, "not a vnprep manifest"),
-        ({"format_version": 2}, "format version 2; this vnprep reads 1"),
+        ({"format_version": 1}, "format version 1; this vnprep reads 2"),
         ({"shards": [{"file": {}}]}, "cannot be read"),
-        ({"inputs": [{"name": "a", "bytes": 1, "sha256": "x", "more": 1}]}, "cannot be read"),
+        ({"inputs": [{"name": "a", "bytes": 1, "sha256": "x"}]}, "cannot be read"),
+        ({"more": 1}, "it says more"),
+        ({"totals": {}}, "its totals are not those of its shards"),
         ({"tokenizer": None}, "cannot be read"),
     ],
 )

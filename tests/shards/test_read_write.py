@@ -15,7 +15,7 @@ from vnprep.examples import Columns
 from vnprep.shards.ledger import Excluded
 from vnprep.shards.manifest import Manifest
 from vnprep.shards.read import Check, ShardSet
-from vnprep.shards.schema import Origin, id_type, shard_schema, to_batch
+from vnprep.shards.schema import Origin, Origins, id_type, shard_schema, to_batch
 from vnprep.shards.write import write_excluded, write_shard
 
 MakeData = Callable[..., Path]
@@ -190,7 +190,7 @@ def test_the_largest_id_comes_back(tmp_path: Path, largest: int) -> None:
     schema = shard_schema(largest)
     ids = np.array([0, largest])
     made = Columns(ids, ids[::-1].copy(), np.array([0, 1], dtype=np.uint8), np.array([0, 2]))
-    batch = to_batch(made, [Origin("a", 1, None)], ["a"], schema)
+    batch = to_batch(made, Origins.of([Origin("a", 1, None)], ["a"]), ["a"], schema)
     write_shard(tmp_path / "x.arrow", schema, [batch])
     read = pa.ipc.open_file(tmp_path / "x.arrow").read_all()
     assert read.schema == schema
@@ -204,16 +204,19 @@ def test_an_id_beyond_the_schema_never_wraps(largest: int, bad: int) -> None:
     ids = np.array([bad])
     made = Columns(ids, ids, np.ones(1, dtype=np.uint8), np.array([0, 1]))
     with pytest.raises(pa.ArrowInvalid):
-        to_batch(made, [Origin("a", 1, 0)], ["a"], shard_schema(largest))
+        to_batch(made, Origins.of([Origin("a", 1, 0)], ["a"]), ["a"], shard_schema(largest))
 
 
 def test_batches_and_sources_of_one_shard(tmp_path: Path) -> None:
     schema = shard_schema(99)
     sources = ["một.txt", "hai.txt"]
     batches = [
-        to_batch(columns([3, 0, 2]), [Origin("hai.txt", n, n) for n in (1, 2, 3)], sources, schema),
-        to_batch(columns([]), [], sources, schema),
-        to_batch(columns([4]), [Origin("một.txt", 9, None)], sources, schema),
+        to_batch(columns(lengths), Origins.of(origins, sources), sources, schema)
+        for lengths, origins in (
+            ([3, 0, 2], [Origin("hai.txt", n, n) for n in (1, 2, 3)]),
+            ([], []),
+            ([4], [Origin("một.txt", 9, None)]),
+        )
     ]
     record = write_shard(tmp_path / "x.arrow", schema, batches)
     assert record.name == "x.arrow" and record.bytes == (tmp_path / "x.arrow").stat().st_size
@@ -235,7 +238,7 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     schema = shard_schema(99)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        yield to_batch(columns([3]), [Origin("a", 1, 0)], ["a"], schema)
+        yield to_batch(columns([3]), Origins.of([Origin("a", 1, 0)], ["a"]), ["a"], schema)
         raise RuntimeError("the disk is on fire")
 
     with pytest.raises(RuntimeError, match="on fire"):

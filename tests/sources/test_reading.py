@@ -80,7 +80,7 @@ def test_jsonl_rejects_bad_lines_and_goes_on(tmp_path: Path) -> None:
     assert [(line, reason) for line, _, reason in _reasons(items)] == [
         (2, "bad-json"),
         (3, "bad-json"),
-        (4, "bad-json"),
+        (4, "not-text"),
         (5, "bad-json"),
         (6, "missing-field"),
         (7, "not-text"),

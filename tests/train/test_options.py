@@ -46,10 +46,22 @@ def test_steps_and_epochs_exclude_each_other() -> None:
         parse(pretrain, "--model", "tiny", "--steps", "5", "--epochs", "5")
 
 
+def test_several_data_sets_need_a_weight_each() -> None:
+    options = parse(pretrain, "--model", "tiny", "--data", "e", "--mix", "0.7,0.3")
+    assert (options.data, options.mix) == ((Path("d"), Path("e")), (0.7, 0.3))
+    assert parse(pretrain, "--model", "tiny", "--mix", "1").mix is None
+    with pytest.raises(click.UsageError, match=r"each --data, 2 here, .* 1,1"):
+        parse(pretrain, "--model", "tiny", "--data", "e")
+    with pytest.raises(click.UsageError, match="a weight for each --data, 1 here"):
+        parse(pretrain, "--model", "tiny", "--mix", "0.7,0.3")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--step", "5"], "--steps"),
+        (["--mix", "0.7;0.3"], "weights above 0, like 0.7,0.3"),
+        (["--mix", "1,0"], "weights above 0"),
         (["--lr", "0"], "x>0"),
         (["--steps", "0"], "x>=1"),
         (["--warmup", "soon"], "give steps (100) or a share"),

@@ -17,7 +17,10 @@ from preflight import Plan, prepare
 from presets import load_config
 from schedule import Warmup
 from vnprep.errors import OutputError, ShardError, TrainingError
+from vnprep.loader import PackedLoader
+from vnprep.packfile import pack_shards, write_pack
 from vnprep.shards.manifest import Manifest
+from vnprep.shards.read import ShardSet
 from weights import save_model
 
 CPU = Path(__file__).parents[2] / "ds_configs" / "cpu.json"
@@ -38,7 +41,8 @@ def options(tmp_path: Path, make_data: MakeData) -> TrainOptions:
     data = make_data(tmp_path / "data", [[[5] * 10] for _ in range(30)], stage="pretrain")
     return TrainOptions(
         stage="pretrain",
-        data=data,
+        data=(data,),
+        mix=None,
         out=tmp_path / "run",
         deepspeed_config=CPU,
         model="tiny",
@@ -70,21 +74,21 @@ def options(tmp_path: Path, make_data: MakeData) -> TrainOptions:
 @pytest.fixture
 def finetuning(options: TrainOptions, tmp_path: Path, make_data: MakeData) -> TrainOptions:
     """Options of fine-tuning from a fresh model over the same tokenizer."""
-    manifest = Manifest.read(options.data)
+    manifest = Manifest.read(options.data[0])
     special = manifest.tokenizer.special
     config = load_config("tiny", manifest.tokenizer.vocab_size, special)
     save_model(
         tmp_path / "pre" / "model",
         config,
         LlamaForCausalLM(config).state_dict(),
-        options.data / "tokenizer.json",
+        options.data[0] / "tokenizer.json",
         special,
         manifest.tokenizer.fingerprint,
         "pretrain",
     )
     pairs = make_data(tmp_path / "pairs", [[[5] * 6, [6] * 7] for _ in range(30)])
     return replace(
-        options, stage="finetune", model=None, init=tmp_path / "pre", data=pairs, steps=None,
+        options, stage="finetune", model=None, init=tmp_path / "pre", data=(pairs,), steps=None,
         epochs=3,
     )  # fmt: skip
 
@@ -104,6 +108,7 @@ def test_a_possible_run_is_planned_and_nothing_is_written(options: TrainOptions)
 def test_epochs_become_steps(options: TrainOptions) -> None:
     # 30 rows of 11 positions, two to a packed row of 24: 15 packed rows, 8 a step.
     plan = plan_of(options, steps=None, epochs=5, seq_len=24)
+    assert isinstance(plan.loader, PackedLoader)
     assert (plan.loader.packed_rows, plan.loader.steps_per_epoch, plan.steps) == (15, 2, 10)
 
 
@@ -131,8 +136,53 @@ def test_pretraining_data_are_refused_for_finetuning(
         plan_of(options, data=finetuning.data)
 
 
+def test_several_data_sets_are_mixed(
+    options: TrainOptions, tmp_path: Path, make_data: MakeData
+) -> None:
+    more = make_data(tmp_path / "more", [[[7] * 10] for _ in range(12)], stage="pretrain")
+    both = {"data": (*options.data, more), "mix": (0.75, 0.25)}
+    plan = plan_of(options, seq_len=24, **both)
+    # 15 packed rows and 6: the epoch of the mixture has them all, 8 a step.
+    assert (plan.loader.steps_per_epoch, len(plan.sets)) == (3, 2)
+    shown = [n for step in range(10) for batch in plan.loader.step(step) for n in batch.sample_ids]
+    assert (sum(n < 15 for n in shown), len(shown)) == (60, 80)
+    alone = plan_of(options, seq_len=24)
+    assert plan.settings["data"][0] == alone.settings["data"]
+    assert plan.settings["mix"] == [0.75, 0.25] and "mix" not in alone.settings
+    other = plan_of(options, seq_len=24, **(both | {"mix": (0.5, 0.5)}))
+    assert other.settings != plan.settings
+
+
+def test_data_sets_of_two_tokenizers_or_stages_are_not_mixed(
+    options: TrainOptions, finetuning: TrainOptions, tmp_path: Path, make_data: MakeData
+) -> None:
+    other = make_data(tmp_path / "other", [[[5] * 9]], stage="pretrain", words=50)
+    with pytest.raises(TrainingError, match=r"another tokenizer .* than the first --data"):
+        plan_of(options, data=(*options.data, other), mix=(1.0, 1.0))
+    with pytest.raises(TrainingError, match="holds fine-tuning data, this is pretraining"):
+        plan_of(options, data=(*options.data, *finetuning.data), mix=(1.0, 1.0))
+
+
+def test_the_longest_row_of_all_data_sets_counts(
+    finetuning: TrainOptions, tmp_path: Path, make_data: MakeData
+) -> None:
+    more = make_data(tmp_path / "more", [[[5] * 20, [6] * 20]])
+    plan = plan_of(finetuning, data=(*finetuning.data, more), mix=(1.0, 1.0))
+    assert plan.loader.seq_len == 48
+
+
+def test_a_pack_index_is_used_and_changes_nothing(options: TrainOptions) -> None:
+    without = plan_of(options, seq_len=24)
+    shards = ShardSet.open(options.data[0])
+    write_pack(shards, pack_shards(shards, 24))
+    plan = plan_of(options, seq_len=24)
+    assert isinstance(plan.loader, PackedLoader) and plan.loader.indexed
+    assert plan.settings == without.settings
+    assert plan.loader.step(1)[0].sample_ids == without.loader.step(1)[0].sample_ids
+
+
 def test_data_that_do_not_verify_are_refused(options: TrainOptions) -> None:
-    shard = next(options.data.glob("*.arrow"))
+    shard = next(options.data[0].glob("*.arrow"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
@@ -149,7 +199,7 @@ def test_another_tokenizer_than_the_models_is_refused(
 ) -> None:
     other = make_data(tmp_path / "other", [[[5], [6]]], words=50)
     with pytest.raises(TrainingError, match=r"another tokenizer .* than the model of --init"):
-        plan_of(finetuning, data=other)
+        plan_of(finetuning, data=(other,))
     with pytest.raises(TrainingError, match=r"another tokenizer .* than the training data"):
         plan_of(finetuning, valid=other)
 
@@ -158,7 +208,7 @@ def test_validation_data_of_the_other_stage_are_refused(
     options: TrainOptions, finetuning: TrainOptions
 ) -> None:
     with pytest.raises(TrainingError, match="holds pretraining data"):
-        plan_of(finetuning, valid=options.data)
+        plan_of(finetuning, valid=options.data[0])
 
 
 def test_an_init_that_holds_no_model_is_refused(finetuning: TrainOptions, tmp_path: Path) -> None:
@@ -183,7 +233,7 @@ def test_more_positions_than_the_model_has_are_refused(
         plan_of(options, seq_len=2048)
     long = make_data(tmp_path / "long", [[[5] * 600, [6] * 600]])
     with pytest.raises(TrainingError, match=r"longest row has 1,202 positions.* has 1,024"):
-        plan_of(finetuning, data=long)
+        plan_of(finetuning, data=(long,))
 
 
 def test_an_unknown_deepspeed_file_is_refused(options: TrainOptions, tmp_path: Path) -> None:

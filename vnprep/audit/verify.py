@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from vnprep.errors import VnprepError
+from vnprep.audit.contents import Problem, contents
+from vnprep.errors import ShardError
+from vnprep.packfile import is_pack_file
+from vnprep.shards.folder import IDENTITY_NAME, WORK_FOLDER
 from vnprep.shards.manifest import MANIFEST_NAME, FileRecord, Manifest
-from vnprep.shards.read import ShardSet, file_problem
-from vnprep.tokenizer.load import parse_tokenizer
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a file."""
-
-    file: str
-    what: str
+from vnprep.shards.read import file_problem
 
 
 def verify(folder: Path, progress: Callable[[FileRecord], None] | None = None) -> list[Problem]:
     """Return all that is wrong with a data folder; nothing if it is as it was written.
+
+    A run into the folder that is not finished (see ``unfinished``) is not damage.
 
     Args:
         folder: what a vnprep command wrote.
@@ -39,29 +35,19 @@ def verify(folder: Path, progress: Callable[[FileRecord], None] | None = None) -
             progress(record)
     problems += _unknown_files(folder, manifest)
     if not problems:
-        problems += _contents(folder, manifest)
+        problems += contents(folder, manifest)
     return problems
 
 
+def unfinished(folder: Path) -> bool:
+    """Tell whether a run into the folder was begun and is not finished."""
+    return (folder / WORK_FOLDER / IDENTITY_NAME).exists()
+
+
 def _unknown_files(folder: Path, manifest: Manifest) -> Iterator[Problem]:
-    known = {record.name for record in manifest.files} | {MANIFEST_NAME}
+    known = {record.name for record in manifest.files} | {MANIFEST_NAME, WORK_FOLDER}
+    with contextlib.suppress(ShardError):  # of a commit that was decided and not carried through
+        known |= {record.name for record in Manifest.read(folder / WORK_FOLDER).files}
     for path in sorted(folder.iterdir()):
-        if path.name not in known:
+        if path.name not in known and not is_pack_file(path.name):
             yield Problem(path.name, "not in the manifest")
-
-
-def _contents(folder: Path, manifest: Manifest) -> Iterator[Problem]:
-    """Check what hashes cannot tell: that the manifest's own figures are those of its files."""
-    try:
-        shards = ShardSet.open(folder, check="sizes")
-    except VnprepError as error:
-        yield Problem(error.place or str(folder), error.cause)
-        return
-    if int(shards.lengths.sum()) != manifest.tokens:
-        yield Problem(MANIFEST_NAME, "its count of tokens is not that of the shards")
-    if not manifest.ledger.closes or manifest.ledger.kept != manifest.rows:
-        yield Problem(MANIFEST_NAME, "its ledger does not add up")
-    text = shards.tokenizer_path.read_text(encoding="utf-8")
-    tokenizer = parse_tokenizer(text, special=manifest.tokenizer.special)
-    if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
-        yield Problem(shards.tokenizer_path.name, "not the tokenizer that the manifest names")

@@ -1,7 +1,8 @@
 """The command line: ``vnprep``.
 
 Data goes to stdout, progress and errors to stderr. Exit codes: 0 done; 1 the data or files are
-at fault; 2 the command is; 130 interrupted; 141 nobody reads the output any more. Modules of
+at fault; 2 the command is; 130 interrupted, 143 terminated (``vnprep.interrupts``); 141 nobody
+reads the output any more. Modules of
 this package import click alone at the top, so that ``--help`` answers at once; a command imports
 what it needs when it runs.
 """
@@ -15,7 +16,9 @@ from typing import NoReturn
 import click
 
 from vnprep import __version__
+from vnprep.cli.export import export_command
 from vnprep.cli.inspect import inspect_command
+from vnprep.cli.pack import pack_command
 from vnprep.cli.prepare import finetune_pairs, pretrain_text, pretrain_tsv
 from vnprep.cli.tokenizer import tokenizer_group
 from vnprep.cli.verify import verify_command
@@ -53,6 +56,7 @@ def cli() -> None:
       vnprep pretrain-tsv data/pretrain.tsv --tokenizer tokenizer.json --out pre/
       vnprep finetune-pairs pairs.tsv --tokenizer tokenizer.json --out ft/
       vnprep inspect ft/ --sample 3
+      vnprep pack pre/ --seq-len 2048
       vnprep verify ft/
     then train/pretrain.py, train/finetune.py and train/generate.py.
     """
@@ -64,7 +68,9 @@ for _command in (
     pretrain_text,
     finetune_pairs,
     inspect_command,
+    pack_command,
     verify_command,
+    export_command,
 ):
     cli.add_command(_command)
 

@@ -23,8 +23,9 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vnprep.prepare import Prepared, Report
-    from vnprep.prepare import Progress as State
+    from vnprep.prepare import Prepared
+    from vnprep.progress import Progress as State
+    from vnprep.progress import Report
 
 _PHASES = {"plan": "reading", "encode": "encoding"}
 _NOTES = {
@@ -95,8 +96,7 @@ class _Meter:
             self._began = now, state.tokens
         seconds, tokens = now - self._began[0], state.tokens - self._began[1]
         rate = f"{short(tokens / seconds)} tok/s  " if seconds and tokens else ""
-        rejected = state.ledger.rejected.total()
-        return f"{rate}{short(state.ledger.kept)} rows  {short(rejected)} rejected"
+        return f"{rate}{short(state.rows)} rows  {short(state.rejected)} rejected"
 
 
 def short(count: float) -> str:

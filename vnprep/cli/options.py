@@ -86,10 +86,10 @@ def prepare_options(command: Command) -> Command:
         ),
         click.option(
             "--unit-mb",
-            type=click.IntRange(min=1),
+            type=click.FloatRange(min=0, min_open=True),
             default=16,
             show_default=True,
-            help="MiB of input for each shard.",
+            help="MiB of input for each shard; a fraction gives small ones.",
         ),
         click.option(
             "--max-record-mb",
@@ -99,6 +99,19 @@ def prepare_options(command: Command) -> Command:
             help="MiB of the longest record; a longer one is rejected without being held.",
         ),
         click.option("--overwrite", is_flag=True, help="Replace a data set that stands in --out."),
+        click.option(
+            "--append", is_flag=True, help="Add inputs that are new to the data set in --out."
+        ),
+        click.option(
+            "--max-rejects",
+            metavar="N|P%",
+            help="Write nothing if more records are rejected: a number, or a share of all read.",
+        ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Say what would be done and how large it will be; write nothing.",
+        ),
         json_option,
     ]
     for option in reversed(options):

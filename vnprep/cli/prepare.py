@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +14,8 @@ from vnprep.cli.options import (
     inputs_argument,
     prepare_options,
 )
-from vnprep.config import MEBIBYTE, PrepareConfig, ReadOptions, Stage, truncations
+from vnprep.cli.running import run
+from vnprep.config import ReadOptions, Stage, truncations
 
 
 def _truncation_options(stage: Stage) -> Callable[[Command], Command]:
@@ -51,7 +48,7 @@ def pretrain_tsv(inputs: tuple[str, ...], **options: Any) -> None:
     Example:
       vnprep pretrain-tsv data/pretrain.tsv --tokenizer tokenizer.json --out pre/
     """
-    _run("pretrain", ReadOptions("seed-tsv", format="tsv"), inputs, **options)
+    run("pretrain", ReadOptions("seed-tsv", format="tsv"), inputs, **options)
 
 
 @click.command("pretrain-text", short_help="Pretraining data from plain documents.")
@@ -99,7 +96,7 @@ def pretrain_text(
         quoted_tsv=quoted_tsv,
         delimiter=delimiter,
     )
-    _run("pretrain", read, inputs, **options)
+    run("pretrain", read, inputs, **options)
 
 
 @click.command("finetune-pairs", short_help="Fine-tuning data from requests and responses.")
@@ -148,62 +145,4 @@ def finetune_pairs(
         quoted_tsv=quoted_tsv,
         delimiter=delimiter,
     )
-    _run("finetune", read, inputs, **options)
-
-
-def _run(
-    stage: Stage,
-    read: ReadOptions,
-    inputs: tuple[str, ...],
-    *,
-    tokenizer_path: Path,
-    special: dict[str, str],
-    out: Path,
-    eos_loss: bool,
-    workers: int | None,
-    unit_mb: int,
-    max_record_mb: int,
-    overwrite: bool,
-    as_json: bool,
-    max_len: int | None,
-    truncation: Any,
-) -> None:
-    from vnprep.cli.console import closing_table, progress, stderr
-    from vnprep.engines.local import default_workers
-    from vnprep.prepare import prepare
-    from vnprep.tokenizer.load import load_tokenizer
-
-    began = time.monotonic()
-    read = replace(read, max_record_bytes=max_record_mb * MEBIBYTE)
-    config = PrepareConfig(stage, read, eos_loss, max_len, truncation, unit_mb * MEBIBYTE)
-    tokenizer = load_tokenizer(tokenizer_path, special)
-    with progress() as report:
-        prepared = prepare(
-            inputs,
-            out,
-            config,
-            tokenizer,
-            workers=workers or default_workers(),
-            overwrite=overwrite,
-            report=report,
-            tell=lambda line: click.echo(line, err=True),
-        )
-    seconds = time.monotonic() - began
-    console = stderr()
-    if prepared.done_now == 0:
-        console.print(f"{out} was finished already, by the same command on the same input")
-    console.print(closing_table(prepared, out, seconds))
-    if as_json:
-        manifest = prepared.manifest
-        summary = {
-            "out": str(out),
-            "stage": manifest.stage,
-            "rows": manifest.rows,
-            "tokens": manifest.tokens,
-            "supervised_tokens": manifest.supervised_tokens,
-            "longest_row": manifest.longest_row,
-            "shards": len(manifest.shards),
-            "ledger": manifest.ledger.to_json(),
-            "seconds": round(seconds, 3),
-        }
-        click.echo(json.dumps(summary, ensure_ascii=False))
+    run("finetune", read, inputs, **options)

@@ -20,14 +20,15 @@ def verify_command(folder: Path, as_json: bool) -> None:
     Example:
       vnprep verify ft/
     """
-    from vnprep.audit.verify import verify
+    from vnprep.audit.verify import unfinished, verify
     from vnprep.shards.manifest import Manifest
 
     manifest = Manifest.read(folder)
     problems = verify(folder)
     if as_json:
         found = [{"file": problem.file, "problem": problem.what} for problem in problems]
-        click.echo(json.dumps({"ok": not problems, "problems": found}, ensure_ascii=False))
+        summary = {"ok": not problems, "problems": found, "unfinished_run": unfinished(folder)}
+        click.echo(json.dumps(summary, ensure_ascii=False))
     elif problems:
         for problem in problems:
             click.secho("damaged: ", fg="red", nl=False)
@@ -37,6 +38,12 @@ def verify_command(folder: Path, as_json: bool) -> None:
         click.echo(
             f"{folder}: whole. shards {len(manifest.shards):,}, rows {manifest.rows:,}, "
             f"tokens {manifest.tokens:,}, bytes {size:,}; every sha256 as in the manifest"
+        )
+    if unfinished(folder):
+        click.echo(
+            f"note: a run into {folder} (--append or --overwrite) is unfinished, which is no "
+            "damage; its command, given again, finishes it",
+            err=True,
         )
     if problems:
         raise SystemExit(1)

@@ -1,41 +1,52 @@
-"""Run units in processes of this machine."""
+"""Run units in processes of this machine.
+
+Each worker has a pipe of its own, and nothing else is shared: no queues and no semaphores, which
+a killed program would leave behind and of which a worker that starts too late would complain.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
+from functools import partial
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from vnprep.config import PrepareConfig
 from vnprep.errors import VnprepError
-from vnprep.pipeline import make_shard
-from vnprep.shards.manifest import ShardRecord
+from vnprep.interrupts import held_back
+from vnprep.pipeline import Advance, Report, make_shard
+from vnprep.shards.manifest import TOKENIZER_NAME, ShardRecord
 from vnprep.sources.plan import Unit
-from vnprep.tokenizer.load import LoadedTokenizer, parse_tokenizer
+from vnprep.tokenizer.load import parse_tokenizer
+from vnprep.tokenizer.parity import make_encoder
 from vnprep.tokenizer.special import SpecialIds
-
-_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs; it can be sent to another process."""
+    """What every worker needs. It is small, so that starting one never waits for it to read.
+
+    Attributes:
+        config: the settings.
+        special: ids of the special tokens.
+        encoder: the name of the encoder that serves.
+        folder: where shards go; the tokenizer stands there already.
+    """
 
     config: PrepareConfig
-    tokenizer_text: str
     special: SpecialIds
+    encoder: str
     folder: Path
 
 
-_worker: tuple[Job, LoadedTokenizer] | None = None
+Message = Advance | ShardRecord | Exception
 
 
 def default_workers() -> int:
@@ -43,73 +54,142 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_units(job: Job, units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, ShardRecord]]:
-    """Yield each unit with its shard as it is done, in any order.
+def run_units(
+    job: Job,
+    units: Sequence[Unit],
+    workers: int,
+    advance: Callable[[Unit, Advance], None] | None = None,
+) -> Generator[tuple[Unit, ShardRecord], None, None]:
+    """Yield each unit with its shard as it is done, in any order; to be closed if left early.
 
     A single unit, or a single worker, runs here; the tokenizer then uses threads of its own.
 
+    Args:
+        job: what to do.
+        units: with what.
+        workers: processes.
+        advance: called now and then with how far a unit is.
+
     Raises:
-        VnprepError: the first error of any unit; the others are stopped.
+        VnprepError: the first error of any unit, or a worker died; the others are stopped.
     """
     if workers == 1 or len(units) <= 1:
-        tokenizer = parse_tokenizer(job.tokenizer_text, special=job.special)
-        for unit in units:
-            yield unit, make_shard(unit, job.config, tokenizer, job.folder)
+        yield from _run_here(job, units, advance or _ignore)
         return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(min(workers, len(units)), context, _start_worker, (job, stop))
+    waiting, advance = deque(units), advance or _ignore
+    with _crew(job, min(workers, len(units))) as crew:
+        busy: dict[Connection, Unit] = {}
+        for connection in crew:
+            busy[connection] = _hand_out(connection, waiting)
+        while busy:
+            ready = wait(list(busy))
+            for connection in [connection for connection in busy if connection in ready]:
+                outcome = _outcome(connection)
+                if isinstance(outcome, Advance):
+                    advance(busy[connection], outcome)
+                    continue
+                unit = busy.pop(connection)
+                if waiting:
+                    busy[connection] = _hand_out(connection, waiting)
+                yield unit, outcome
+
+
+def _ignore(_unit: Unit, _so_far: Advance) -> None:
+    """Nobody wants to know how far a unit is."""
+
+
+def _run_here(
+    job: Job, units: Sequence[Unit], advance: Callable[[Unit, Advance], None]
+) -> Iterator[tuple[Unit, ShardRecord]]:
+    if units:
+        tools = _Tools(job)
+    for unit in units:
+        yield unit, tools.make(unit, partial(advance, unit))
+
+
+class _Tools:
+    """What a process needs for any unit of a job."""
+
+    def __init__(self, job: Job) -> None:
+        text = (job.folder / TOKENIZER_NAME).read_text(encoding="utf-8")
+        self._job = job
+        self._tokenizer = parse_tokenizer(text, special=job.special)
+        self._encoder = make_encoder(self._tokenizer, job.encoder)
+
+    def make(self, unit: Unit, report: Report) -> ShardRecord:
+        job = self._job
+        return make_shard(unit, job.config, self._tokenizer, self._encoder, job.folder, report)
+
+
+def _hand_out(connection: Connection, waiting: deque[Unit]) -> Unit:
+    unit = waiting.popleft()
+    with contextlib.suppress(OSError):  # a worker that died is noticed when it should answer
+        connection.send(unit)
+    return unit
+
+
+def _outcome(connection: Connection) -> Advance | ShardRecord:
     try:
-        with _interrupts_held_back():  # the workers start here and inherit it
-            pending: dict[Future[ShardRecord], Unit] = {
-                pool.submit(_run, unit): unit for unit in units
-            }
-        while pending:
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield pending.pop(future), future.result()
-    except BrokenProcessPool:
+        outcome: Message = connection.recv()
+    except (EOFError, OSError):
         raise VnprepError(
             "a worker process died, most likely for want of memory",
             remedy="run the same command again with fewer --workers; what is done is kept",
         ) from None
-    finally:
-        # Shards appear whole or not at all, so a worker can be stopped in the middle of one.
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Hold Ctrl-C back: it reaches the whole group, but the parent alone decides what it means.
+def _crew(job: Job, count: int) -> Iterator[list[Connection]]:
+    """Start workers and give a pipe to each; kill them at the end, whatever they are doing.
 
-    Processes started meanwhile never see one; this process gets it when the block ends.
+    Shards appear whole or not at all, so a worker can be stopped in the middle of one.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    context = multiprocessing.get_context("spawn")
+    connections: list[Connection] = []
+    processes = []
     try:
-        yield
+        for _ in range(count):
+            with held_back():
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(job, theirs), daemon=True)
+                process.start()
+                theirs.close()  # so that its death closes the pipe
+            connections.append(ours)
+            processes.append(process)
+        yield connections
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        for connection in connections:
+            connection.close()
 
 
-def _start_worker(job: Job, stop: Event) -> None:
-    global _worker
-    threading.Thread(target=_exit_when_told, args=(stop,), daemon=True).start()
+def _work(job: Job, connection: Connection) -> None:
+    """Turn units into shards until the parent is no longer there."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Processes are the parallelism: threads below them would fight for the same cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _worker = job, parse_tokenizer(job.tokenizer_text, special=job.special)
+    tools: _Tools | None = None
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent went away
+        while True:
+            unit: Unit = connection.recv()
+            try:
+                tools = tools or _Tools(job)
+                outcome: Message = tools.make(unit, connection.send)
+            except Exception as error:
+                if not isinstance(error, VnprepError | OSError):
+                    error.add_note(f"in a worker:\n{traceback.format_exc()}")
+                outcome = error
+            connection.send(outcome)
 
 
-def _exit_when_told(stop: Event) -> None:
-    """End this process when the parent says so or is no longer there."""
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    while not stop.wait(_LOOK_SECONDS):
-        if parent is not None and not parent.is_alive():
-            break
+    assert parent is not None, "a worker has a parent"
+    wait([parent.sentinel])
     os._exit(1)
-
-
-def _run(unit: Unit) -> ShardRecord:
-    assert _worker is not None, "the worker was not started"
-    job, tokenizer = _worker
-    return make_shard(unit, job.config, tokenizer, job.folder)

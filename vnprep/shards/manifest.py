@@ -9,12 +9,12 @@ from typing import Any
 
 from vnprep.config import Stage
 from vnprep.durable import canonical_json, readable_json, sha256_text, write_text
-from vnprep.errors import ShardError
+from vnprep.errors import ShardError, TokenizerError
 from vnprep.shards.ledger import Ledger
 from vnprep.tokenizer.special import SpecialIds
 
 FORMAT = "vnprep-shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 
@@ -78,6 +78,21 @@ class ShardRecord:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The inputs of one run; their names and hashes stand in a file, for they may be a million.
+
+    Attributes:
+        file: the list (see ``vnprep.shards.inputs``).
+        count: how many they are.
+        bytes: of all of them.
+    """
+
+    file: FileRecord
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class TokenizerRecord:
     """The tokenizer that made the ids.
 
@@ -85,11 +100,13 @@ class TokenizerRecord:
         fingerprint: ``vnprep.tokenizer.load.fingerprint`` of it and its special ids.
         vocab_size: largest id + 1.
         special: ids of the special tokens.
+        encoder: the program that applied it: ``gigatoken`` or ``tokenizers``.
     """
 
     fingerprint: str
     vocab_size: int
     special: SpecialIds
+    encoder: str
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,7 @@ class Manifest:
     Attributes:
         stage: ``pretrain`` or ``finetune``.
         config: the settings that decide the bytes.
-        inputs: each input's name, size and SHA-256, in the order they were read.
+        inputs: what it was made from: one entry for the first run, and one for each append.
         tokenizer: what made the ids.
         tokenizer_file: the copy of ``tokenizer.json`` in the folder.
         shards: in order.
@@ -107,7 +124,7 @@ class Manifest:
 
     stage: Stage
     config: dict[str, Any]
-    inputs: tuple[FileRecord, ...]
+    inputs: tuple[Inputs, ...]
     tokenizer: TokenizerRecord
     tokenizer_file: FileRecord
     shards: tuple[ShardRecord, ...]
@@ -145,7 +162,8 @@ class Manifest:
         """Every file that the manifest vouches for."""
         shards = [shard.file for shard in self.shards]
         rejects = [shard.rejects for shard in self.shards if shard.rejects is not None]
-        return (self.tokenizer_file, *shards, *rejects)
+        inputs = [part.file for part in self.inputs]
+        return (self.tokenizer_file, *inputs, *shards, *rejects)
 
     def _body(self) -> dict[str, Any]:
         return {
@@ -153,11 +171,12 @@ class Manifest:
             "format_version": FORMAT_VERSION,
             "stage": self.stage,
             "config": self.config,
-            "inputs": [asdict(record) for record in self.inputs],
+            "inputs": [asdict(part) for part in self.inputs],
             "tokenizer": {
                 "fingerprint": self.tokenizer.fingerprint,
                 "vocab_size": self.tokenizer.vocab_size,
                 "special_ids": self.tokenizer.special.as_dict(),
+                "encoder": self.tokenizer.encoder,
                 "file": asdict(self.tokenizer_file),
             },
             "totals": {
@@ -195,13 +214,18 @@ class Manifest:
             text = path.read_bytes().decode("utf-8")
             body = json.loads(text)
             _check_format(body, text, path)
-            return cls._from_body(body)
+            manifest = cls._from_body(body)
+            if manifest._body() != body:
+                raise ValueError("its totals are not those of its shards, or it says more")
+            return manifest
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ShardError(
                 f"the manifest cannot be read ({type(error).__name__}: {error})",
                 place=path,
                 remedy="prepare the data again",
             ) from None
+        except TokenizerError as error:
+            raise ShardError(error.cause, place=path, remedy="prepare the data again") from None
 
     @classmethod
     def _from_body(cls, body: dict[str, Any]) -> Manifest:
@@ -209,11 +233,15 @@ class Manifest:
         return cls(
             body["stage"],
             body["config"],
-            tuple(FileRecord(**record) for record in body["inputs"]),
+            tuple(
+                Inputs(FileRecord(**part["file"]), part["count"], part["bytes"])
+                for part in body["inputs"]
+            ),
             TokenizerRecord(
                 tokenizer["fingerprint"],
                 tokenizer["vocab_size"],
                 SpecialIds(**tokenizer["special_ids"]),
+                tokenizer["encoder"],
             ),
             FileRecord(**tokenizer["file"]),
             tuple(ShardRecord.from_json(shard) for shard in body["shards"]),

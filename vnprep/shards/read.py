@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -52,8 +52,8 @@ def file_problem(folder: Path, record: FileRecord, check: Check) -> str | None:
     return None
 
 
-class _Batch:
-    """A record batch as flat numpy arrays."""
+class FlatBatch:
+    """A record batch as flat numpy arrays: views of the mapped file."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self.offsets, self.input = _flat(batch.column("input"))
@@ -86,14 +86,15 @@ class ShardSet:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._batches: list[_Batch] = []
+        self._batches: list[FlatBatch] = []
         counts: list[int] = []
         schema = shard_schema(manifest.tokenizer.vocab_size - 1)
         for shard in manifest.shards:
             for batch in _map_shard(folder / shard.file.name, shard, schema):
-                self._batches.append(_Batch(batch))
+                self._batches.append(FlatBatch(batch))
                 counts.append(batch.num_rows)
-        self._starts: list[int] = np.cumsum([0, *counts]).tolist()
+        self._row_starts = np.cumsum([0, *counts])
+        self._starts: list[int] = self._row_starts.tolist()
 
     @classmethod
     def open(
@@ -140,6 +141,30 @@ class ShardSet:
         parts = [np.diff(batch.offsets).astype(np.int64) for batch in self._batches]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process maps the files itself; a copy of them would be sent to it otherwise.
+        return ShardSet.open, (self.folder, "sizes")
+
+    @property
+    def flat(self) -> Sequence[FlatBatch]:
+        """The record batches of all shards, in row order."""
+        return self._batches
+
+    def locate(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the number of each row's record batch in ``flat``, and where it begins there.
+
+        Args:
+            rows: row numbers from 0 on, [rows].
+        """
+        numbers = np.searchsorted(self._row_starts, rows, side="right") - 1
+        places = rows - self._row_starts[numbers]
+        # One look-up a row, since one array of all offsets would be a copy of gigabytes.
+        begins = [
+            self._batches[number].offsets[place]
+            for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
+        ]
+        return numbers, np.array(begins, dtype=np.int64)
+
     def __getitem__(self, index: int) -> Row:
         batch, place = self._find(index)
         return Row(*batch.arrays(place), batch.origin(place))
@@ -156,7 +181,7 @@ class ShardSet:
         batch, place = self._find(index)
         return batch.arrays(place)
 
-    def _find(self, index: int) -> tuple[_Batch, int]:
+    def _find(self, index: int) -> tuple[FlatBatch, int]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)

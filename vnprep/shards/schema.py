@@ -15,10 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from vnprep.examples import Columns
 
-#: Rows in a record batch: few large batches open in a millisecond, thousands of small ones do not.
+#: In ``byte_offset``, where it is no Arrow array: the format has none.
+NO_OFFSET = -1
+
+#: Small pieces are joined up to this many rows a record batch: a few large batches open in a
+#: millisecond, thousands of small ones do not.
 ROWS_PER_BATCH = 8192
 
 
@@ -52,35 +57,65 @@ def shard_schema(largest_id: int) -> pa.Schema:
     )
 
 
+@dataclass(frozen=True)
+class Origins:
+    """Where rows came from, columnar.
+
+    Attributes:
+        source: a number in the shard's list of sources, [rows].
+        line: as in ``Origin``, [rows].
+        byte_offset: likewise, or ``NO_OFFSET``, [rows].
+    """
+
+    source: NDArray[np.int64]
+    line: NDArray[np.int64]
+    byte_offset: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, origins: Sequence[Origin], sources: Sequence[str]) -> Origins:
+        """Make columns of single origins; every one's source is in ``sources``."""
+        return cls(
+            np.array([sources.index(origin.source) for origin in origins], dtype=np.int64),
+            np.array([origin.line for origin in origins], dtype=np.int64),
+            np.array(
+                [
+                    NO_OFFSET if origin.byte_offset is None else origin.byte_offset
+                    for origin in origins
+                ],
+                dtype=np.int64,
+            ),
+        )
+
+
 def to_batch(
-    columns: Columns, origins: Sequence[Origin], sources: Sequence[str], schema: pa.Schema
+    columns: Columns, origins: Origins, sources: Sequence[str], schema: pa.Schema
 ) -> pa.RecordBatch:
     """Turn columns and their origins into one record batch.
 
     Args:
         columns: the rows.
-        origins: where each row came from, [rows].
+        origins: where each row came from.
         sources: every source of the shard, so that all its batches share one dictionary.
         schema: from ``shard_schema``.
 
     Raises:
         pa.ArrowInvalid: an id is larger than the schema's type holds.
     """
-    numbers = {source: number for number, source in enumerate(sources)}
     offsets = pa.array(columns.offsets, type=pa.int32())
 
     def lists(name: str, values: np.ndarray) -> pa.Array:
         kind = schema.field(name).type
-        # pa.array checks the range; astype would let an id that is too large wrap in silence.
+        # No copy if the type fits, and else a checked one: an id never wraps in silence.
         return pa.ListArray.from_arrays(offsets, pa.array(values, type=kind.value_type), type=kind)
 
-    source_numbers = pa.array([numbers[origin.source] for origin in origins], type=pa.int32())
+    source_numbers = pa.array(origins.source, type=pa.int32())
+    no_offset = origins.byte_offset == NO_OFFSET
     arrays = [
         lists("input", columns.input),
         lists("target", columns.target),
         lists("loss_mask", columns.loss_mask),
         pa.DictionaryArray.from_arrays(source_numbers, pa.array(sources, type=pa.string())),
-        pa.array([origin.line for origin in origins], type=pa.int64()),
-        pa.array([origin.byte_offset for origin in origins], type=pa.int64()),
+        pa.array(origins.line, type=pa.int64()),
+        pa.array(origins.byte_offset, type=pa.int64(), mask=no_offset),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -1,33 +1,41 @@
-"""JSON Lines: one object a line."""
+"""JSON Lines: one object a line.
+
+``read_jsonl`` takes a line at a time and knows every rule; ``vnprep.sources.jsonl_columns`` reads
+most lines much faster and asks it for the others.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from vnprep.shards.ledger import Excluded
 from vnprep.sources.lines import Line
-from vnprep.sources.records import TableRow, dropped, rejected
+from vnprep.sources.records import AmbiguousObject, TableRow, dropped, rejected
 
 
-class _DuplicateKey(ValueError):
-    pass
+def read_jsonl(
+    lines: Iterable[Line | Excluded], wanted: Collection[str]
+) -> Iterator[TableRow | Excluded]:
+    """Yield the object of every line; a line that is none is rejected, the rest go on.
 
-
-def read_jsonl(lines: Iterator[Line | Excluded]) -> Iterator[TableRow | Excluded]:
-    """Yield the object of every line; a line that is none is rejected, the rest go on."""
-    decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+    Args:
+        lines: as they stand.
+        wanted: the fields that will be read: one that comes twice is rejected, since nobody can
+            know which of its values is meant.
+    """
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
     for line in lines:
         if isinstance(line, Excluded):
             yield line
         elif not line.text.strip():
             yield dropped(line.origin, "blank-line")
         else:
-            yield _row(line, decoder)
+            yield _row(line, decoder, wanted)
 
 
-def _row(line: Line, decoder: json.JSONDecoder) -> TableRow | Excluded:
+def _row(line: Line, decoder: json.JSONDecoder, wanted: Collection[str]) -> TableRow | Excluded:
     try:
         value = decoder.decode(line.text)
     except RecursionError:
@@ -37,16 +45,14 @@ def _row(line: Line, decoder: json.JSONDecoder) -> TableRow | Excluded:
     if not isinstance(value, dict):
         detail = f"a {type(value).__name__}, not an object"
         return rejected(line.origin, "bad-json", detail, line.text)
+    if isinstance(value, AmbiguousObject) and (twice := sorted(value.twice & set(wanted))):
+        return rejected(line.origin, "bad-json", f"{twice[0]!r} is there twice", line.text)
     return TableRow(value, line.origin, text=line.text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
-    if len(fields) < len(pairs):
-        # Which of the two values is meant, nobody can know.
-        raise _DuplicateKey("an object has the same key twice")
-    return fields
-
-
-def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+    if len(fields) == len(pairs):
+        return fields
+    names = [name for name, _ in pairs]
+    return AmbiguousObject(fields, {name for name in names if names.count(name) > 1})

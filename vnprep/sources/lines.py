@@ -54,10 +54,8 @@ def read_lines(
         offset += len(raw)
         number += 1
         if len(raw) > limit and not raw.endswith(b"\n"):
-            offset += _skip_line(file)
-            detail = f"the line is longer than {limit:,} bytes"
-            beginning = raw[:_BEGINNING].decode("utf-8", "ignore")
-            yield rejected(origin, "too-large", detail, beginning.removeprefix("\ufeff"))
+            offset += skip_line(file)
+            yield too_long(origin, limit, raw)
             continue
         if origin.byte_offset == 0:
             raw = raw.removeprefix(_BOM)
@@ -73,7 +71,13 @@ def decode(raw: bytes, origin: Origin) -> Line | Excluded:
         return rejected(origin, "invalid-utf8", detail, raw.decode("utf-8", "backslashreplace"))
 
 
-def _skip_line(file: BinaryIO) -> int:
+def too_long(origin: Origin, limit: int, beginning: bytes) -> Excluded:
+    """Reject a line that is longer than the limit; ``beginning`` is where it begins."""
+    text = beginning[:_BEGINNING].removeprefix(_BOM).decode("utf-8", "ignore")
+    return rejected(origin, "too-large", f"the line is longer than {limit:,} bytes", text)
+
+
+def skip_line(file: BinaryIO) -> int:
     """Read past the rest of a line; return its bytes."""
     skipped = 0
     while raw := file.readline(_SKIP):

@@ -51,6 +51,11 @@ class Unit:
     pieces: tuple[Piece, ...]
     bytes: int
 
+    @property
+    def compressed(self) -> bool:
+        """Whether some of its bytes are of compressed files, and stand for more text."""
+        return any(piece.input.compressed for piece in self.pieces)
+
 
 @dataclass(frozen=True)
 class Plan:

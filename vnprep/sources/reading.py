@@ -19,6 +19,7 @@ from vnprep.sources import (
     tables,
     text,
 )
+from vnprep.sources.fields import wanted_fields
 from vnprep.sources.formats import TABLES
 from vnprep.sources.lines import Line, read_lines
 from vnprep.sources.opening import open_bytes
@@ -70,14 +71,18 @@ def _from_lines(
             yield from seed_tsv.read_seed_tsv(lines, source)
             return
         case ("text", "text"):
-            by_line = options.text_split == "line"
-            yield from text.by_line(lines) if by_line else text.by_paragraph(lines, options)
+            if options.text_split == "line":
+                yield from (
+                    text.one_line(line) if isinstance(line, Line) else line for line in lines
+                )
+            else:
+                yield from text.by_paragraph(lines, options)
             return
         case ("text" | "blocks", "pairs"):
             yield from blocks.read_blocks(lines, options.max_record_bytes)
             return
         case ("jsonl" | "json", "text" | "pairs"):
-            rows = jsonl.read_jsonl(lines)
+            rows = jsonl.read_jsonl(lines, wanted_fields(options))
         case ("csv", "text" | "pairs"):
             rows = delimited.read_csv(lines, source, options, options.delimiter)
         case ("tsv", "text" | "pairs"):

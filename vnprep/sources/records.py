@@ -31,12 +31,31 @@ class Record:
 
 @dataclass(frozen=True)
 class TableRow:
-    """Named fields of one row of a table or one JSON object; ``text`` as it stands in the file."""
+    """Named fields of one row of a table or one JSON object.
+
+    Attributes:
+        fields: by name.
+        origin: where the row stands.
+        notes: what was unusual but harmless.
+        text: the row as it was written, for the excerpt of a reject.
+    """
 
     fields: Mapping[str, Any]
     origin: Origin
     notes: tuple[str, ...] = ()
     text: str = ""
+
+    def rejected(self, reason: str, detail: str) -> Excluded:
+        """Make a reject of this row."""
+        return rejected(self.origin, reason, detail, self.text or str(dict(self.fields)))
+
+
+class AmbiguousObject(dict[str, Any]):
+    """A JSON object in which some keys come twice; of each, the last value is kept."""
+
+    def __init__(self, fields: Mapping[str, Any], twice: set[str]) -> None:
+        super().__init__(fields)
+        self.twice = twice
 
 
 def rejected(origin: Origin, reason: str, detail: str = "", text: str = "") -> Excluded:
@@ -47,11 +66,6 @@ def rejected(origin: Origin, reason: str, detail: str = "", text: str = "") -> E
 def dropped(origin: Origin, reason: str, detail: str = "", text: str = "") -> Excluded:
     """Make a record that a rule leaves out."""
     return Excluded(origin, "dropped", reason, detail, text[:_EXCERPT])
-
-
-def rejected_row(row: TableRow, reason: str, detail: str) -> Excluded:
-    """Make a reject of a table row, with the beginning of the row as its excerpt."""
-    return rejected(row.origin, reason, detail, row.text or str(dict(row.fields)))
 
 
 def text_problem(text: str) -> tuple[str, str] | None:
@@ -115,12 +129,12 @@ def _string(row: TableRow, field: str) -> str | Excluded:
             if to_nfc(name) == field:
                 return _string(replace(row, fields={field: row.fields[name]}), field)
         found = ", ".join(map(str, list(row.fields)[:8])) or "none"
-        return rejected_row(row, "missing-field", f"no {field!r}; fields here: {found}")
+        return row.rejected("missing-field", f"no {field!r}; fields here: {found}")
     value = row.fields[field]
     if value is None:
-        return rejected_row(row, "missing-field", f"{field!r} is empty (null)")
+        return row.rejected("missing-field", f"{field!r} is empty (null)")
     if not isinstance(value, str):
-        return rejected_row(row, "not-text", f"{field!r} is {type(value).__name__}, not text")
+        return row.rejected("not-text", f"{field!r} is {type(value).__name__}, not text")
     return value
 
 
@@ -128,24 +142,26 @@ def _from_messages(row: TableRow, field: str) -> Record | Excluded:
     """Read chat messages: an optional system text joins the first request; then turns alternate."""
     messages = row.fields[field]
     if not isinstance(messages, list) or not messages:
-        return rejected_row(row, "bad-messages", f"{field!r} is no list of messages")
+        return row.rejected("bad-messages", f"{field!r} is no list of messages")
     system = ""
     turns: list[tuple[str, str]] = []
     for number, message in enumerate(messages):
+        if isinstance(message, AmbiguousObject):
+            return row.rejected("bad-messages", f"message {number} has the same key twice")
         role = message.get("role") if isinstance(message, dict) else None
         content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(content, str):
-            return rejected_row(row, "bad-messages", f"message {number} has no text content")
+            return row.rejected("bad-messages", f"message {number} has no text content")
         if role == "system" and number == 0:
             system = content.strip()
             continue
         expected = ("user", "request") if len(turns) % 2 == 0 else ("assistant", "response")
         if role != expected[0]:
             detail = f"message {number} is from {role!r}, expected {expected[0]!r}"
-            return rejected_row(row, "bad-messages", detail)
+            return row.rejected("bad-messages", detail)
         if system and not turns:
             content = f"{system}\n{content}"
         turns.append((expected[1], content))
     if not turns or len(turns) % 2:
-        return rejected_row(row, "bad-messages", "the conversation does not end with an answer")
+        return row.rejected("bad-messages", "the conversation does not end with an answer")
     return conversation(turns, row.origin, row.notes)

@@ -6,7 +6,6 @@ The same command with the same stream gives the same bytes again, so a rerun can
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vnprep.errors import InputError
+from vnprep.interrupts import at_end
 
 #: The argument that means standard input.
 STDIN = "-"
@@ -76,7 +76,7 @@ def _copy(argument: str, label: str, is_stdin: bool) -> str:
         )
     try:
         folder = Path(tempfile.mkdtemp(prefix="vnprep-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        at_end(lambda: shutil.rmtree(folder, ignore_errors=True))
         if is_stdin:
             return str(_write(sys.stdin.buffer, folder))
         with open(argument, "rb") as stream:  # noqa: PTH123

@@ -23,7 +23,8 @@ from vnprep.sources.fields import check_names, column_names, wanted_fields
 from vnprep.sources.inputs import Input
 from vnprep.sources.records import TableRow, rejected
 
-_ROWS = 4096
+_ROWS = 8192
+_BYTES = 4 << 20
 _NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
 _MAGIC = b"ARROW1"
 
@@ -52,7 +53,7 @@ def read_table(
     """
     number = first_row
     for batch in table_batches(item, options, start, end):
-        yield from _rows(batch, item.name, number)
+        yield from table_rows(batch, item.name, number)
         number += batch.num_rows
 
 
@@ -78,6 +79,19 @@ def table_names(item: Input) -> list[str]:
         return column_names(table.schema.names)
 
 
+def first_rows(item: Input, most: int) -> tuple[pa.RecordBatch | None, float]:
+    """Return some rows from the beginning of a table, and what part of it they are."""
+    with _opened(item) as table:
+        groups = [table.group(number) for number in range(table.groups)]
+        head = next(table.batches(0, table.groups, table.schema.names), None)
+        if head is None:
+            return None, 0.0
+        head = head.slice(0, most)
+        if groups:
+            return head, head.num_rows / sum(group.rows for group in groups)
+        return head, min(head.nbytes / item.path.stat().st_size, 1.0)  # a stream does not say
+
+
 def table_groups(item: Input) -> list[Group]:
     """Return the size of every group, in order; an Arrow stream has none to tell apart."""
     with _opened(item) as table:
@@ -95,8 +109,10 @@ class _Parquet:
         return Group(about.num_rows, about.total_byte_size)
 
     def batches(self, start: int, end: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        groups = list(range(start, end))
-        yield from self._file.iter_batches(_ROWS, row_groups=groups, columns=list(columns))
+        for number in range(start, end):
+            group = self.group(number)
+            rows = _rows_a_batch(group.rows, group.bytes)
+            yield from self._file.iter_batches(rows, row_groups=[number], columns=list(columns))
 
 
 class _ArrowFile:
@@ -170,11 +186,18 @@ def _refuse_cut_stream(path: Path) -> None:
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    for start in range(0, batch.num_rows, _ROWS):
-        yield batch.slice(start, _ROWS)
+    rows = _rows_a_batch(batch.num_rows, batch.nbytes)
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
 
 
-def _rows(batch: pa.RecordBatch, source: str, first: int) -> Iterator[TableRow | Excluded]:
+def _rows_a_batch(rows: int, size: int) -> int:
+    """Return how many rows to hold at once: fewer, where they are long."""
+    return min(max(_BYTES * rows // max(size, 1), 1), _ROWS)
+
+
+def table_rows(batch: pa.RecordBatch, source: str, first: int) -> Iterator[TableRow | Excluded]:
+    """Yield the rows of a batch one at a time; ``first`` is the number of the first."""
     try:
         values = batch.to_pylist()
     except UnicodeDecodeError:

@@ -30,15 +30,10 @@ def whole_file(file: BinaryIO, source: str, options: ReadOptions) -> Iterator[Re
         yield document(text if "\n" in text else text.replace("\r", "\n"), origin)
 
 
-def by_line(lines: Iterator[Line | Excluded]) -> Iterator[Record | Excluded]:
-    """Read every line as one document; blank ones are dropped."""
-    for line in lines:
-        if isinstance(line, Excluded):
-            yield line
-        elif line.text.strip():
-            yield document(line.text.strip(), line.origin)
-        else:
-            yield dropped(line.origin, "blank-line")
+def one_line(line: Line) -> Record | Excluded:
+    """Read a line as one document; a blank one is dropped."""
+    text = line.text.strip()
+    return document(text, line.origin) if text else dropped(line.origin, "blank-line")
 
 
 def by_paragraph(

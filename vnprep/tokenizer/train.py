@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from vnprep.durable import readable_json
 from vnprep.errors import TokenizerError
 from vnprep.tokenizer.special import SPECIAL_TOKENS
+from vnprep.vietnamese.normalize import to_nfc
 
 #: 256 bytes and the four special tokens: nothing can be left out below this.
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
@@ -20,6 +21,19 @@ _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Refuse a vocabulary that cannot hold every byte.
+
+    Raises:
+        TokenizerError: it is too small.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise TokenizerError(
+            f"a vocabulary of {vocab_size} cannot hold the 256 bytes and 4 special tokens",
+            remedy=f"--vocab-size {SMALLEST_VOCABULARY} or more; 8000 to 64000 is usual",
+        )
 
 
 def train_tokenizer(
@@ -36,13 +50,8 @@ def train_tokenizer(
     Raises:
         TokenizerError: the vocabulary is too small to hold every byte.
     """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise TokenizerError(
-            f"a vocabulary of {vocab_size} cannot hold the 256 bytes and 4 special tokens",
-            remedy=f"--vocab-size {SMALLEST_VOCABULARY} or more; 8000 to 64000 is usual",
-        )
+    check_vocab_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
@@ -56,7 +65,10 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=show_progress,
     )
-    tokenizer.train_from_iterator(texts, trainer=trainer)
+    # Nearly all text is NFC already, which is quickly seen; the normalizer of the tokenizer would
+    # work through every character, so it is put in only when the training is over.
+    tokenizer.train_from_iterator(map(to_nfc, texts), trainer=trainer)
+    tokenizer.normalizer = normalizers.NFC()
     return tokenizer
 
 

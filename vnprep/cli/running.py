@@ -1,0 +1,113 @@
+"""What the preparing commands do, once their options are known."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vnprep.config import MEBIBYTE, PrepareConfig, ReadOptions, Stage
+
+
+def run(
+    stage: Stage,
+    read: ReadOptions,
+    inputs: tuple[str, ...],
+    *,
+    tokenizer_path: Path,
+    special: dict[str, str],
+    out: Path,
+    eos_loss: bool,
+    workers: int | None,
+    unit_mb: float,
+    max_record_mb: int,
+    overwrite: bool,
+    append: bool,
+    max_rejects: Any,
+    dry_run: bool,
+    as_json: bool,
+    max_len: int | None,
+    truncation: Any,
+) -> None:
+    """Prepare a data set, or with ``dry_run`` say what that would do, and report on it."""
+    if overwrite and append:
+        raise click.UsageError("--overwrite and --append cannot be given together")
+    from vnprep.cli.console import closing_table, progress, stderr
+    from vnprep.cli.foretelling import estimate_lines
+    from vnprep.engines.local import default_workers
+    from vnprep.estimate import estimate
+    from vnprep.prepare import prepare
+    from vnprep.rejects import RejectLimit
+    from vnprep.task import Mode
+    from vnprep.tokenizer.load import load_tokenizer
+
+    began = time.monotonic()
+    read = replace(read, max_record_bytes=max_record_mb * MEBIBYTE)
+    unit_bytes = math.ceil(unit_mb * MEBIBYTE)
+    config = PrepareConfig(stage, read, eos_loss, max_len, truncation, unit_bytes)
+    limit = None if max_rejects is None else RejectLimit.parse(max_rejects)
+    tokenizer = load_tokenizer(tokenizer_path, special)
+    workers = workers or default_workers()
+    mode: Mode = "overwrite" if overwrite else "append" if append else "new"
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    if dry_run:
+        with progress() as report:
+            foretold = estimate(
+                inputs,
+                out,
+                config,
+                tokenizer,
+                workers=workers,
+                mode=mode,
+                report=report,
+                tell=tell,
+            )
+        if as_json:
+            click.echo(json.dumps({"dry_run": True, **foretold.to_json()}, ensure_ascii=False))
+        else:
+            click.echo("\n".join(estimate_lines(foretold, out, mode)))
+        return
+    with progress() as report:
+        prepared = prepare(
+            inputs,
+            out,
+            config,
+            tokenizer,
+            workers=workers,
+            mode=mode,
+            max_rejects=limit,
+            report=report,
+            tell=tell,
+        )
+    seconds = time.monotonic() - began
+    console = stderr()
+    if append:
+        console.print(f"{prepared.added:,} inputs added, {prepared.skipped:,} were there already")
+    elif prepared.done_now == 0:
+        console.print(f"{out} was finished already, by the same command on the same input")
+    console.print(closing_table(prepared, out, seconds))
+    if as_json:
+        manifest = prepared.manifest
+        summary = {
+            "out": str(out),
+            "stage": manifest.stage,
+            "rows": manifest.rows,
+            "tokens": manifest.tokens,
+            "supervised_tokens": manifest.supervised_tokens,
+            "longest_row": manifest.longest_row,
+            "shards": len(manifest.shards),
+            "shards_made_now": prepared.done_now,
+            "inputs_added": prepared.added,
+            "inputs_skipped": prepared.skipped,
+            "ledger": manifest.ledger.to_json(),
+            "seconds": round(seconds, 3),
+        }
+        click.echo(json.dumps(summary, ensure_ascii=False))
