@@ -20,6 +20,7 @@ from vnprep.sources.plan import Input
 from vnprep.sources.tables import table_batches, table_groups
 
 _FILES = 16
+_MOST_FILES = 1_000
 _BYTES = 2 << 20
 _ROWS = 5_000
 _BLOCK = 1 << 16
@@ -57,7 +58,10 @@ def take_excerpts(
     An input of which no part can be taken, such as a damaged one, is passed over.
     """
     ends = np.cumsum(sizes)
-    places = (np.arange(_FILES) + 0.5) * (int(ends[-1]) / _FILES)
+    total = int(ends[-1])
+    # Of small files, more: what each costs beside its text should be seen.
+    files = min(max(_BYTES * len(sizes) // total, _FILES), _MOST_FILES)
+    places = (np.arange(files) + 0.5) * (total / files)
     chosen = np.unique(np.searchsorted(ends, places, side="right"))
     found = []
     for number in chosen.tolist():
