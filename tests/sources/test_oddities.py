@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vnprep.config import PrepareConfig, ReadOptions
 from vnprep.errors import InputError, NoRowsError
 from vnprep.pipeline import make_shard
-from vnprep.prepare import prepare
+from vnprep.run.prepare import prepare
 from vnprep.shards.ledger import Excluded
 from vnprep.sources.batches import read_batches
 from vnprep.sources.inputs import find_inputs
