@@ -61,6 +61,7 @@ def _seen(batches: list[TextBatch]) -> tuple[list[object], list[object], object,
     layout=st.sampled_from(["pairs", "pairs", "text"]),
     chunk=st.sampled_from([7, 40, 1 << 20]),
 )
+@example(b"request\tresponse", [b'"a"\tb', b'a\t""', b'"\tb'], b"\n", True, False, 1, "pairs", 40)
 @example(b"request\tresponse", [b"a\tb", b" \t", b"\t"], b"\n", True, True, 1, "pairs", 7)
 def test_batches_are_those_of_the_rows(
     tmp_path_factory: pytest.TempPathFactory,
