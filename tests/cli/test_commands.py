@@ -177,8 +177,8 @@ def test_standard_input_is_prepared_like_a_file(bpe_path: Path, tmp_path: Path) 
         assert said in result.stderr
     (reject,) = (tmp_path / "out" / "shard-00000.rejects.jsonl").read_text().splitlines()
     assert json.loads(reject)["source"] == "<stdin>"
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
-    assert [item["name"] for item in manifest["inputs"]] == ["<stdin>"]
+    (listed,) = (tmp_path / "out" / "inputs-00000.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(listed)["name"] == "<stdin>"
 
 
 def test_tokenizer_train_takes_every_layout_and_does_not_overwrite(

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vnprep.cli.console import _Meter, bar_columns, short
-from vnprep.progress import Progress as State
+from vnprep.run.progress import Progress as State
 
 Run = Callable[..., Any]
 

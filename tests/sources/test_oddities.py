@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from vnprep.config import PrepareConfig, ReadOptions
 from vnprep.errors import InputError, NoRowsError
 from vnprep.pipeline import make_shard
-from vnprep.prepare import prepare
+from vnprep.run.prepare import prepare
 from vnprep.shards.ledger import Excluded
+from vnprep.sources.batches import read_batches
 from vnprep.sources.inputs import find_inputs
-from vnprep.sources.plan import make_plan
+from vnprep.sources.plan import Piece, make_plan
 from vnprep.sources.reading import read_records
 from vnprep.sources.records import Record
+from vnprep.tokenizer.fast import FastEncoder
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
 
 LIMIT = 5_000_000
@@ -90,8 +92,11 @@ ROWS: dict[str, list[tuple[bytes, str]]] = {
         (b'{"text": "\\ud83d\\ude00"}\n', KEPT),
         (b'{"text": "\\u0000"}\n', "nul-character"),
         (b'{"text": "a", "text": "b"}\n', "bad-json"),
-        (b'{"text": "a", "n": NaN}\n', "bad-json"),
-        (b'{"text": "a", "n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "bad-json"),
+        (b'{"text": NaN}\n', "not-text"),
+        (b'{"text": "a", "n": NaN}\n', KEPT),
+        (b'{"text": "a", "n": 1, "n": 2}\n', KEPT),
+        (b'{"text": "a", "n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", KEPT),
+        (b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "bad-json"),
         (b'{"text": "a"\n', "bad-json"),
         (b'{"text": "a"} {"text": "b"}\n', "bad-json"),
         (b'["a"]\n', "bad-json"),
@@ -103,7 +108,7 @@ ROWS: dict[str, list[tuple[bytes, str]]] = {
     "json": [
         (b'  {"text": "\\ud83d"},\n', "lone-surrogate"),
         (b'  {"text": "a", "text": "b"},\n', "bad-json"),
-        (b'  {"text": NaN},\n', "bad-json"),
+        (b'  {"text": NaN},\n', "not-text"),
         (b'  {"n": ' + b"[" * 100_000 + b"]" * 100_000 + b"},\n", "bad-json"),
         (b'  {"text": "a},\n', "bad-json"),
         (b'  {\n"text":\n"a"\n},\n', KEPT),
@@ -203,7 +208,33 @@ def test_an_oddity_costs_at_most_its_row_and_is_told_with_its_place(
         path.write_bytes(raw)
         (item,) = find_inputs([str(path)], None)
         (unit,) = make_plan([item], options, 1 << 30).units
-        _check(list(read_records(unit.pieces[0], options)), raw, place, odd, reason)
+        items = list(read_records(unit.pieces[0], options))
+        _check(items, raw, place, odd, reason)
+        assert _by_block(unit.pieces[0], options) == _by_row(items)
+
+
+def _by_row(items: list[Record | Excluded]) -> tuple[list[object], list[object]]:
+    kept = [(item.origin.line, item.segments) for item in items if isinstance(item, Record)]
+    return kept, [
+        (item.origin.line, item.origin.byte_offset, item.reason)
+        for item in items
+        if isinstance(item, Excluded) and item.reason != "blank-line"
+    ]
+
+
+def _by_block(piece: Piece, options: ReadOptions) -> tuple[list[object], list[object]]:
+    """Read as preparing does: by the block, where the format allows."""
+    kept: list[object] = []
+    excluded: list[Record | Excluded] = []
+    for batch in read_batches(piece, 0, options):
+        starts = batch.record_offsets.tolist()
+        texts = batch.texts.to_pylist()
+        kept += [
+            (line, tuple(texts[starts[row] : starts[row + 1]]))
+            for row, line in enumerate(batch.line.tolist())
+        ]
+        excluded += batch.excluded
+    return kept, _by_row(excluded)[1]
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +298,10 @@ def test_any_bytes_are_an_error_or_a_ledger_that_closes(
     path.write_bytes(kind.head * headed + raw)
     stage = "finetune" if kind.options.layout == "pairs" else "pretrain"
     config = PrepareConfig(stage, kind.options, unit_bytes=unit_bytes)
+    encoder = FastEncoder(tokenizer)
     try:
         plan = make_plan(find_inputs([str(path)], None), kind.options, unit_bytes)
-        records = [make_shard(unit, config, tokenizer, path.parent) for unit in plan.units]
+        records = [make_shard(unit, config, tokenizer, encoder, path.parent) for unit in plan.units]
     except InputError as error:
         assert error.remedy
         return

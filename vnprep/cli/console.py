@@ -23,9 +23,9 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vnprep.prepare import Prepared
-    from vnprep.progress import Progress as State
-    from vnprep.progress import Report
+    from vnprep.run.prepare import Prepared
+    from vnprep.run.progress import Progress as State
+    from vnprep.run.progress import Report
 
 _PHASES = {"plan": "reading", "encode": "encoding"}
 _NOTES = {

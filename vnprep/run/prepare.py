@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnprep.claim import begin, identity_of
-from vnprep.commit import carry_through, clear, commit, hold
 from vnprep.config import PrepareConfig
 from vnprep.durable import TEMPORARY_SUFFIX, readable_json, sha256_file, write_text
-from vnprep.encoders import Tell, encoder_of_run, use_reference
 from vnprep.engines.local import Job, run_units
 from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
-from vnprep.progress import Report, Totals
-from vnprep.rejects import Judge, RejectLimit, no_rows
+from vnprep.run.claim import begin, identity_of
+from vnprep.run.commit import carry_through, clear, commit, hold
+from vnprep.run.encoders import Tell, encoder_of_run, use_reference
+from vnprep.run.progress import Report, Totals
+from vnprep.run.rejects import Judge, RejectLimit, no_rows
+from vnprep.run.task import Mode, Task, make_task
 from vnprep.shards.folder import WORK_FOLDER
 from vnprep.shards.inputs import inputs_name, write_inputs
 from vnprep.shards.manifest import (
@@ -33,7 +34,6 @@ from vnprep.shards.manifest import (
 )
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Input, Plan, Unit, find_inputs
-from vnprep.task import Mode, Task, make_task
 from vnprep.tokenizer.load import LoadedTokenizer
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from vnprep.config import ReadOptions
 from vnprep.durable import canonical_json, write_text
 from vnprep.errors import EncoderMismatch
-from vnprep.sampling import sample_inputs
+from vnprep.run.sampling import sample_inputs
 from vnprep.sources.plan import Plan
 from vnprep.tokenizer.encode import ReferenceEncoder
 from vnprep.tokenizer.load import LoadedTokenizer

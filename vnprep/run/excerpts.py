@@ -19,6 +19,7 @@ from vnprep.sources.plan import Input
 from vnprep.sources.tables import first_rows
 
 _FILES = 16
+_MOST_FILES = 1_000
 _BYTES = 2 << 20
 _ROWS = 5_000
 _BLOCK = 1 << 16
@@ -53,7 +54,10 @@ def take_excerpts(inputs: Sequence[Input], sizes: Sequence[int], folder: Path) -
     An input of which no part can be taken, such as a damaged one, is passed over.
     """
     ends = np.cumsum(sizes)
-    places = (np.arange(_FILES) + 0.5) * (int(ends[-1]) / _FILES)
+    total = int(ends[-1])
+    # Of small files, more: what each costs beside its text should be seen.
+    files = min(max(_BYTES * len(sizes) // total, _FILES), _MOST_FILES)
+    places = (np.arange(files) + 0.5) * (total / files)
     chosen = np.unique(np.searchsorted(ends, places, side="right"))
     found = []
     for number in chosen.tolist():

@@ -10,18 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vnprep.claim import is_begun
-from vnprep.commit import refuse_foreign
 from vnprep.config import PrepareConfig
-from vnprep.excerpts import Excerpt, take_excerpts
 from vnprep.pipeline import make_shard
-from vnprep.progress import Report
-from vnprep.sampling import sample_inputs
+from vnprep.run.claim import is_begun
+from vnprep.run.commit import refuse_foreign
+from vnprep.run.excerpts import Excerpt, take_excerpts
+from vnprep.run.progress import Report
+from vnprep.run.sampling import sample_inputs
+from vnprep.run.task import Mode, make_task
 from vnprep.shards.folder import WORK_FOLDER
 from vnprep.shards.manifest import ShardRecord
 from vnprep.shards.schema import id_type
 from vnprep.sources.plan import Input, find_inputs, make_plan
-from vnprep.task import Mode, make_task
 from vnprep.tokenizer.encode import Encoder
 from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.tokenizer.parity import choose_encoder, make_encoder
@@ -85,7 +85,7 @@ def estimate(
     report: Report | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Estimate:
-    """Foretell what ``vnprep.prepare.prepare`` would do with the same arguments.
+    """Foretell what ``vnprep.run.prepare.prepare`` would do with the same arguments.
 
     All inputs are read once, to tell the units and what is done already; of their text only a
     few megabytes are encoded.
@@ -102,8 +102,9 @@ def estimate(
     units = 0 if task.done else len(task.plan.units)
     found = _Found()
     if kinds:
-        choice = choose_encoder(tokenizer, sample_inputs(task.plan, config.read))
-        encoder = make_encoder(tokenizer, choice.name)
+        texts = sample_inputs(task.plan, config.read)
+        encoder = make_encoder(tokenizer, choose_encoder(tokenizer, texts).name)
+        encoder.encode(texts)  # so that its start is not taken for its speed
         found = _encode_excerpts(kinds, sizes, config, tokenizer, encoder)
     width = id_type(tokenizer.vocab_size - 1).bit_width // 8
     size = found.tokens * (2 * width + 1) + found.rows * _BYTES_A_ROW + units * _BYTES_A_SHARD
@@ -160,29 +161,31 @@ def _encode_excerpts(
             continue
         with tempfile.TemporaryDirectory(prefix="vnprep-") as name:
             excerpts = take_excerpts(inputs, total, Path(name))
-            made = [_encode(item, config, tokenizer, encoder, Path(name)) for item in excerpts]
-        covered = sum(item.covers for item in excerpts)
-        found.complete &= covered > 0
+            covered = sum(item.covers for item in excerpts)
+            if not covered:
+                found.complete = False
+                continue
+            record, seconds = _encode(excerpts, config, tokenizer, encoder, Path(name))
+        times = sum(total) / covered
         found.bytes += covered
-        for record, seconds in made:
-            times = sum(total) / covered
-            found.rows += record.rows * times
-            found.tokens += record.tokens * times
-            found.seconds += seconds * times
-            found.rejects.update(record.ledger.rejected)
+        found.rows += record.rows * times
+        found.tokens += record.tokens * times
+        found.seconds += seconds * times
+        found.rejects.update(record.ledger.rejected)
     return found
 
 
 def _encode(
-    excerpt: Excerpt,
+    excerpts: Sequence[Excerpt],
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
     encoder: Encoder,
     folder: Path,
 ) -> tuple[ShardRecord, float]:
-    """Make an excerpt's shard; return its record, and the seconds that took."""
-    plan = make_plan([excerpt.input], config.read, 2 * excerpt.input.path.stat().st_size + 1)
+    """Make one shard of excerpts; return its record, and the seconds that took."""
+    inputs = [excerpt.input for excerpt in excerpts]
+    enough = 2 * sum(item.path.stat().st_size for item in inputs) + 1
+    (unit,) = make_plan(inputs, config.read, enough).units
     began = time.monotonic()
-    (unit,) = plan.units
     record = make_shard(unit, config, tokenizer, encoder, folder)
     return record, time.monotonic() - began
