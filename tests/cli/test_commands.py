@@ -257,3 +257,30 @@ def test_inspect_of_a_row_that_is_not_there(vnprep: Run, make_data: Any, tmp_pat
     assert vnprep("inspect", tmp_path / "nowhere").code == 2
     (tmp_path / "empty").mkdir()
     assert "no finished data set" in vnprep("inspect", tmp_path / "empty").err
+
+
+def test_append_adds_what_is_new_and_verify_says_what_is_unfinished(
+    vnprep: Run, bpe_path: Path, tmp_path: Path
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"Quạt {name}\n", encoding="utf-8")
+    out = tmp_path / "out"
+
+    def run(*names: str) -> Any:
+        inputs = [tmp_path / name for name in names]
+        return vnprep("pretrain-text", *inputs, "--tokenizer", bpe_path, "--out", out, "--append")
+
+    assert "inputs: 1 added, 0 there already" in run("a.txt").err
+    assert "inputs: 1 added, 1 there already" in run("a.txt", "b.txt").err
+    assert "inputs: 0 added, 2 there already" in run("a.txt", "b.txt").err
+    both = vnprep(
+        "pretrain-text", out, "--tokenizer", bpe_path, "--out", out, "--append", "--overwrite"
+    )
+    assert both.code == 2
+    assert "cannot be given together" in both.err
+    (out / ".work").mkdir()
+    (out / ".work" / "identity.json").write_text("{}")
+    verified = vnprep("verify", out)
+    assert verified.code == 0
+    assert "is unfinished, which is no damage" in verified.err
+    assert json.loads(vnprep("verify", out, "--json").out)["unfinished_run"] is True

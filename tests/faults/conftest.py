@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,8 @@ def start() -> Start:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # It is ignored where the tests themselves run in the background of a script.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={**os.environ, "PYTHONFAULTHANDLER": ""},
         )
 

@@ -31,7 +31,7 @@ def estimate_lines(foretold: Estimate, out: Path, mode: Mode) -> Iterator[str]:
     else:
         yield f"about        {foretold.rows:,} rows, {foretold.tokens:,} tokens"
         yield f"on disk      about {_size(foretold.output_bytes)}"
-        yield f"time         about {foretold.seconds:,.0f} s"
+        yield f"time         about {max(foretold.seconds or 0, 1):,.0f} s"
     rejects = ", ".join(f"{count:,} {name}" for name, count in foretold.sampled_rejects.items())
     judged = _size(foretold.sampled_bytes)
     yield f"judged by    {judged} of the input; rejects there: {rejects or 0}"

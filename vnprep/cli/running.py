@@ -90,7 +90,7 @@ def run(
     seconds = time.monotonic() - began
     console = stderr()
     if append:
-        console.print(f"{prepared.added:,} inputs added, {prepared.skipped:,} were there already")
+        console.print(f"inputs: {prepared.added:,} added, {prepared.skipped:,} there already")
     elif prepared.done_now == 0:
         console.print(f"{out} was finished already, by the same command on the same input")
     console.print(closing_table(prepared, out, seconds))

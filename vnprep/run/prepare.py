@@ -6,7 +6,6 @@ rest, and ends with the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from vnprep.config import PrepareConfig
 from vnprep.durable import TEMPORARY_SUFFIX, readable_json, sha256_file, write_text
-from vnprep.engines.local import Job, run_units
+from vnprep.engines.local import Crew, Job, run_units
 from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
 from vnprep.run.claim import begin, identity_of
 from vnprep.run.commit import carry_through, clear, commit, hold
@@ -25,6 +24,7 @@ from vnprep.run.task import Mode, Task, make_task
 from vnprep.shards.folder import WORK_FOLDER
 from vnprep.shards.inputs import inputs_name, write_inputs
 from vnprep.shards.manifest import (
+    MANIFEST_NAME,
     TOKENIZER_NAME,
     FileRecord,
     Inputs,
@@ -100,8 +100,11 @@ def prepare(
     conduct = _Conduct(workers, mode, max_rejects, report, tell)
     try:
         inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
-        with hold(out, overwrite=mode == "overwrite"):
-            return _prepare(inputs, out, config, tokenizer, conduct)
+        with (
+            hold(out, overwrite=mode == "overwrite"),
+            Crew(_crew_size(inputs, out, config, conduct)) as crew,
+        ):
+            return _prepare(inputs, out, config, tokenizer, crew, conduct)
     except OSError as error:
         raise OutputError(
             f"cannot go on ({error.strerror or error})",
@@ -110,11 +113,20 @@ def prepare(
         ) from None
 
 
+def _crew_size(inputs: list[Input], out: Path, config: PrepareConfig, conduct: _Conduct) -> int:
+    """Return how many workers to start before it is known what they will have to do."""
+    if conduct.mode == "new" and (out / MANIFEST_NAME).exists():
+        return 0  # in all likelihood it is finished
+    total = sum(item.path.stat().st_size for item in inputs)
+    return min(conduct.workers, -(-total // config.unit_bytes))
+
+
 def _prepare(
     inputs: list[Input],
     out: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
+    crew: Crew,
     conduct: _Conduct,
 ) -> Prepared:
     """Do the work of ``prepare`` in a folder that is held."""
@@ -127,7 +139,7 @@ def _prepare(
     begin(out, task.wanted, task.plan, overwrite=conduct.mode == "overwrite")
     work = out / WORK_FOLDER
     try:
-        manifest, done_now = _run(task, work, config, tokenizer, conduct)
+        manifest, done_now = _run(task, work, config, tokenizer, crew, conduct)
     except VnprepError as error:
         # Nothing worth resuming: leave the folder free for a corrected command.
         if isinstance(error, NoRowsError) or not any(work.glob("[0-9]*.json")):
@@ -142,6 +154,7 @@ def _run(
     work: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
+    crew: Crew,
     conduct: _Conduct,
 ) -> tuple[Manifest, int]:
     """Make the missing shards in the work folder; return the manifest and the units done now."""
@@ -156,17 +169,18 @@ def _run(
     encoder = encoder_of_run(work, task.plan, config.read, tokenizer, conduct.tell)
     job = Job(config, tokenizer.special, encoder, work)
     try:
-        records, done_now = _make_units(units, job, conduct)
+        records, done_now = _make_units(units, job, crew, conduct)
     except EncoderMismatch as mismatch:
         use_reference(work, mismatch)
-        return _run(task, work, config, tokenizer, conduct)
+        with Crew(crew.count) as fresh:
+            return _run(task, work, config, tokenizer, fresh, conduct)
     _refuse_changed(task.plan)
     shards = tuple(records[unit.number] for unit in units)
     return _manifest(work, config, tokenizer, encoder, base, inputs, shards), done_now
 
 
 def _make_units(
-    units: Sequence[Unit], job: Job, conduct: _Conduct
+    units: Sequence[Unit], job: Job, crew: Crew, conduct: _Conduct
 ) -> tuple[dict[int, ShardRecord], int]:
     """Make the units that are missing; return the records of all, and how many were made now."""
     work = job.folder
@@ -178,13 +192,14 @@ def _make_units(
     judge = Judge(conduct.max_rejects, units, work)
     judge.look(records)
     todo = [unit for unit in units if unit.number not in records]
-    making = run_units(job, todo, conduct.workers, totals.advance)
-    with contextlib.closing(making) as finished_units:
-        for unit, record in finished_units:
+    try:
+        for unit, record in run_units(job, todo, crew, totals.advance):
             write_text(_record_path(work, unit), readable_json(record.to_json()))
             records[unit.number] = record
             totals.add(unit, record)
             judge.look(records)
+    finally:
+        crew.dismiss()  # before anybody tidies the work folder up
     if sum(record.rows for record in records.values()) == 0:
         raise no_rows(totals.ledger, work, units, job.config.stage)
     return records, len(todo)
