@@ -20,8 +20,14 @@ def columnar(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets
 
 
+def suspected_texts(data: np.ndarray, offsets: np.ndarray) -> list[int]:
+    places = suspects(data, offsets)
+    assert places.tolist() == sorted(set(places.tolist()))
+    return np.unique(np.searchsorted(offsets, places, side="right") - 1).tolist()
+
+
 def test_every_character_that_nfc_may_change_is_suspected() -> None:
-    suspected = set(suspects(*columnar(CHARACTERS)).tolist())
+    suspected = set(suspected_texts(*columnar(CHARACTERS)))
     passed = [char for number, char in enumerate(CHARACTERS) if number not in suspected]
     assert len(passed) > 1000  # the Latin letters and their company
     # Alone it is NFC, and it neither takes a place among marks nor joins what stands before it.
@@ -42,7 +48,7 @@ def test_vietnamese_is_not_suspected() -> None:
     composed = [unicodedata.normalize("NFC", letter + tone) for letter in letters for tone in tones]
     text = "".join(composed) + "".join(composed).upper() + "đĐ–—“”‘’…₫ 0–9«»°²"
     assert len(suspects(*columnar([text]))) == 0
-    assert suspects(*columnar([text, unicodedata.normalize("NFD", text), text])).tolist() == [1]
+    assert suspected_texts(*columnar([text, unicodedata.normalize("NFD", text), text])) == [1]
 
 
 def test_all_white_space_is_suspected_at_either_end() -> None:
@@ -68,7 +74,7 @@ def test_no_letter_is_taken_for_white_space() -> None:
 @given(st.lists(st.text(max_size=5), max_size=6))
 def test_texts_among_others(texts: list[str]) -> None:
     data, offsets = columnar(texts)
-    suspected = set(suspects(data, offsets).tolist())
+    suspected = set(suspected_texts(data, offsets))
     spaced_ones = spaced(data, offsets)
     for number, text in enumerate(texts):
         if number not in suspected:

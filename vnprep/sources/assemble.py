@@ -6,6 +6,7 @@ vector tests of ``quick_check`` tell which rows need it; they never miss one.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,13 @@ from vnprep.sources.lines import Line
 from vnprep.sources.records import Record, conversation, document
 from vnprep.sources.text import one_line
 from vnprep.texts import text_bytes, text_offsets
-from vnprep.vietnamese.normalize import to_nfc
+from vnprep.vietnamese.normalize import is_clean_around
 from vnprep.vietnamese.quick_check import spaced, spaced_starts, suspects
 
 Ints = NDArray[np.int64]
+
+# With more suspicious places than this, a text is looked at as a whole.
+_MANY = 100
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,28 @@ def _needs_care(texts: pa.LargeStringArray, width: int, *, both_ends: bool) -> N
         return np.zeros(0, dtype=np.bool_)
     data, offsets = text_bytes(texts), text_offsets(texts)
     careful = spaced(data, offsets) if both_ends else spaced_starts(data, offsets)
-    for number in suspects(data, offsets).tolist():
-        text: str = texts[number].as_py()
-        careful[number] |= "\0" in text or to_nfc(text) is not text
+    places = suspects(data, offsets)
+    numbers = np.searchsorted(offsets, places, side="right") - 1
+    for number, those in zip(*_grouped(numbers, places), strict=True):
+        careful[number] = careful[number] or not _is_clean(
+            data[offsets[number] : offsets[number + 1]], those - offsets[number]
+        )
     return np.asarray(careful.reshape(-1, width).any(axis=1))
+
+
+def _grouped(numbers: Ints, places: Ints) -> tuple[list[int], list[Ints]]:
+    """Group places by the number of their text; both are in rising order."""
+    different, starts = np.unique(numbers, return_index=True)
+    return different.tolist(), np.split(places, starts)[1:]
+
+
+def _is_clean(text: NDArray[np.uint8], places: Ints) -> bool:
+    """Tell whether a text is NFC and without NUL, given the places where it may not be."""
+    raw = text.data
+    if len(places) > _MANY:
+        whole = str(raw, "utf-8")
+        return "\0" not in whole and unicodedata.is_normalized("NFC", whole)
+    return all(is_clean_around(raw, place) for place in places.tolist())
 
 
 def _with_care(rows: Rows, row: int, name: str) -> Record | Excluded:

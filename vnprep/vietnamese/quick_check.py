@@ -58,22 +58,22 @@ _BLOCK = 1 << 16
 
 
 def suspects(data: Bytes, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers of the texts that hold NUL or a character that NFC might change.
+    """Return where characters begin that NFC might change, and where NUL is.
 
     Args:
         data: UTF-8, valid, [bytes].
         offsets: where each text starts in ``data``, and the end of the last, [texts + 1].
+
+    Returns:
+        Places in ``data``, in rising order.
     """
     first, last = int(offsets[0]), int(offsets[-1])
+    # Two bytes more, so that a character on the border is seen whole; it may be found twice.
     found = [
-        part + start
+        _positions(data[start : min(start + _BLOCK + 2, last)]) + start
         for start in range(first, last, _BLOCK)
-        # Two bytes more, so that a character on the border is seen whole.
-        if len(part := _positions(data[start : min(start + _BLOCK + 2, last)]))
     ]
-    if not found:
-        return np.zeros(0, dtype=np.int64)
-    return np.unique(np.searchsorted(offsets, np.concatenate(found), side="right") - 1)
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
 
 
 def _positions(block: Bytes) -> NDArray[np.int64]:
