@@ -16,7 +16,7 @@ from preflight import Plan
 from stop import StopRequest
 from validation import evaluate, supervised_tokens, to_device
 from vnprep.errors import TrainingError
-from vnprep.loader import Batch
+from vnprep.loading.loader import Batch
 from weights import save_model
 
 

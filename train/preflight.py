@@ -21,8 +21,8 @@ from trainingdata import (
     training_loader,
 )
 from vnprep.errors import TrainingError
-from vnprep.loader import PackedLoader
-from vnprep.mixture import MixedLoader
+from vnprep.loading.loader import PackedLoader
+from vnprep.loading.mixture import MixedLoader
 from vnprep.shards.read import ShardSet
 
 #: Rows are padded to a multiple of this; matrix units like it.

@@ -10,8 +10,8 @@ from engine import BatchShape
 from options import Stage, TrainOptions
 from vnprep.durable import sha256_file
 from vnprep.errors import TrainingError
-from vnprep.loader import PackedLoader
-from vnprep.mixture import MixedLoader
+from vnprep.loading.loader import PackedLoader
+from vnprep.loading.mixture import MixedLoader
 from vnprep.shards.manifest import MANIFEST_NAME
 from vnprep.shards.read import ShardSet
 

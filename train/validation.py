@@ -9,7 +9,7 @@ import torch
 from distributed import World
 from metrics import ValidationMetrics
 from stop import StopRequest
-from vnprep.loader import Batch, PackedLoader
+from vnprep.loading.loader import Batch, PackedLoader
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:

@@ -37,13 +37,31 @@ def rejects_name(number: int) -> str:
     return f"shard-{number:05d}.rejects.jsonl"
 
 
+@dataclass(frozen=True)
+class Advance:
+    """How far a unit is.
+
+    Attributes:
+        bytes: of text that was encoded.
+        rows, tokens, rejected: so far.
+    """
+
+    bytes: int
+    rows: int
+    tokens: int
+    rejected: int
+
+
+Report = Callable[[Advance], None]
+
+
 def make_shard(
     unit: Unit,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
     encoder: Encoder,
     folder: Path,
-    report: Callable[[int], None] | None = None,
+    report: Report | None = None,
 ) -> ShardRecord:
     """Turn a unit into its shard, and a file of rejects if there are any.
 
@@ -54,16 +72,15 @@ def make_shard(
         config: how.
         tokenizer, encoder: they make the ids.
         folder: where the files go.
-        report: called with the tokens of each record batch as it is done.
+        report: called after each record batch.
 
     Raises:
         InputError: one of the unit's inputs cannot be used at all.
         TokenizerError: a text cannot be encoded.
         EncoderMismatch: the fast encoder cannot be trusted with this text.
     """
-    maker = _ShardMaker(unit, config, tokenizer, encoder)
-    batches = maker.batches()
-    file = write_shard(folder / shard_name(unit.number), maker.schema, _told(batches, report))
+    maker = _ShardMaker(unit, config, tokenizer, encoder, report)
+    file = write_shard(folder / shard_name(unit.number), maker.schema, maker.batches())
     tally = maker.tally
     rejects = None
     if tally.excluded:
@@ -72,15 +89,6 @@ def make_shard(
     return ShardRecord(
         file, tally.rows, tally.tokens, tally.supervised, tally.longest, rejects, tally.ledger
     )
-
-
-def _told(
-    batches: Iterator[pa.RecordBatch], report: Callable[[int], None] | None
-) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        yield batch
-        if report is not None:
-            report(len(batch.column("input").values))
 
 
 @dataclass
@@ -129,7 +137,12 @@ class _ShardMaker:
     """Turns the records of a unit into record batches, and counts what becomes of each."""
 
     def __init__(
-        self, unit: Unit, config: PrepareConfig, tokenizer: LoadedTokenizer, encoder: Encoder
+        self,
+        unit: Unit,
+        config: PrepareConfig,
+        tokenizer: LoadedTokenizer,
+        encoder: Encoder,
+        report: Report | None,
     ) -> None:
         self.tally = _Tally()
         self.schema = shard_schema(tokenizer.vocab_size - 1)
@@ -138,6 +151,7 @@ class _ShardMaker:
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._check = UnitCheck(tokenizer, encoder)
+        self._report = report
         self._sources = sorted({piece.input.name for piece in unit.pieces})
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -147,9 +161,14 @@ class _ShardMaker:
             read_batches(piece, number[piece.input.name], self._config.read)
             for piece in self._unit.pieces
         )
+        text_bytes = 0
         for batch in coalesce(read):
+            text_bytes += batch.nbytes
             if (made := self._make(batch)) is not None:
                 yield made
+            if self._report is not None:
+                tally, rejected = self.tally, self.tally.ledger.rejected.total()
+                self._report(Advance(text_bytes, tally.rows, tally.tokens, rejected))
 
     def _make(self, batch: TextBatch) -> pa.RecordBatch | None:
         """Make the record batch of some records, if any of them is kept."""

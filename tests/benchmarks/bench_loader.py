@@ -31,9 +31,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from vnprep.config import PrepareConfig, ReadOptions
-from vnprep.loader import IGNORED, PackedLoader, PaddedLoader
-from vnprep.packing import best_fit_decreasing, windows
-from vnprep.prepare import prepare
+from vnprep.loading.loader import IGNORED, PackedLoader, PaddedLoader
+from vnprep.packing.bins import best_fit_decreasing, windows
+from vnprep.run.prepare import prepare
 from vnprep.shards.read import ShardSet
 from vnprep.tokenizer.load import parse_tokenizer
 from vnprep.tokenizer.train import to_text, train_tokenizer

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vnprep.packing import best_fit_decreasing, windows
+from vnprep.packing.bins import best_fit_decreasing, windows
 from vnprep.shards.read import ShardSet
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,48 @@ def test_truncation_is_named_and_counted(vnprep: Run, bpe_path: Path, tmp_path: 
         assert (config["max_len"], config["truncation"]) == (20, policy)
 
 
+def test_a_record_over_the_limit_is_rejected_and_the_limit_is_recorded(
+    vnprep: Run, bpe_path: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "pairs.tsv"
+    source.write_text("request\tresponse\nA\t" + "b" * (1 << 20) + "\nA\tB\n", encoding="utf-8")
+    out = tmp_path / "out"
+    rest = ("--tokenizer", bpe_path, "--out", out, "--json")
+    result = vnprep("finetune-pairs", source, *rest, "--max-record-mb", 1)
+    assert json.loads(result.out)["ledger"]["rejected"] == {"too-large": 1}
+    config = json.loads((out / "manifest.json").read_text())["config"]
+    assert config["read"]["max_record_bytes"] == 1 << 20
+    (reject,) = (out / "shard-00000.rejects.jsonl").read_text().splitlines()
+    assert json.loads(reject)["excerpt"].startswith("A\tbbb")
+
+
+def test_delimiters_by_option(vnprep: Run, bpe_path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "pairs.csv"
+    for sign, name in (("|", "|"), ("\t", "tab"), (";", ";")):
+        source.write_text(f"request{sign}response\na, b{sign}c\n", encoding="utf-8")
+        out = tmp_path / f"out{ord(sign)}"
+        rest = ("--tokenizer", bpe_path, "--out", out, "--delimiter", name)
+        result = vnprep("finetune-pairs", source, *rest)
+        assert result.code == 0, result.err
+        assert vnprep("inspect", out, "--tsv").out.splitlines()[1].startswith("[BOS] a, b [SEP]")
+
+
+def test_standard_input_is_prepared_like_a_file(bpe_path: Path, tmp_path: Path) -> None:
+    program = "import sys; from vnprep.cli import main; main()"
+    command = [sys.executable, "-c", program, "finetune-pairs", "-", "--format", "tsv"]
+    command += ["--tokenizer", str(bpe_path), "--out", "out", "--workers", "2"]
+    text = "request\tresponse\nBật đèn\tĐã bật\nTắt\t\n"
+    for said in ("rejected", "finished already"):
+        result = subprocess.run(
+            command, input=text, capture_output=True, text=True, cwd=tmp_path, check=True
+        )
+        assert said in result.stderr
+    (reject,) = (tmp_path / "out" / "shard-00000.rejects.jsonl").read_text().splitlines()
+    assert json.loads(reject)["source"] == "<stdin>"
+    (listed,) = (tmp_path / "out" / "inputs-00000.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(listed)["name"] == "<stdin>"
+
+
 def test_tokenizer_train_takes_every_layout_and_does_not_overwrite(
     vnprep: Run, tmp_path: Path
 ) -> None:
@@ -187,16 +231,21 @@ def test_tokenizer_train_samples_the_whole_of_its_inputs(vnprep: Run, tmp_path: 
 def test_tokenizer_train_reads_chats_and_quoted_tables(vnprep: Run, tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "chào"}, {"role": "assistant", "content": "vâng ạ"}]
     (tmp_path / "chat.jsonl").write_text(json.dumps({"hội thoại": turns}, ensure_ascii=False))
+    (tmp_path / "bars.csv").write_text("text|x\nbốn|y\n", encoding="utf-8")
+    (tmp_path / "long.jsonl").write_text(json.dumps({"text": "năm " * (1 << 19)}))
+    (tmp_path / "notes.doc").write_text("passed over")
     (tmp_path / "excel.tsv").write_text('text\n"một ""hai"" ba"\n', encoding="utf-8")
     result = vnprep(
         *("tokenizer", "train", tmp_path, "--vocab-size", 300, "--out", tmp_path / "t.json"),
-        *("--messages-field", "hội thoại", "--quoted-tsv", "--json"),
+        *("--messages-field", "hội thoại", "--quoted-tsv", "--delimiter", "|", "--json"),
+        *("--max-record-mb", 1),
     )
     assert result.code == 0, result.err
     summary = json.loads(result.out)
-    assert summary["excluded"] == {}
-    assert summary["texts_used"] == 3
-    assert summary["bytes_used"] == len('chàovâng ạmột "hai" ba'.encode())
+    assert summary["excluded"] == {"too-large": 1}
+    assert summary["texts_used"] == 4
+    assert summary["bytes_used"] == len('chàovâng ạmột "hai" babốn'.encode())
+    assert "whose ending tells no format" in result.err
 
 
 def test_inspect_of_a_row_that_is_not_there(vnprep: Run, make_data: Any, tmp_path: Path) -> None:

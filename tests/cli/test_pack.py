@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vnprep.loader import PackedLoader
+from vnprep.loading.loader import PackedLoader
 from vnprep.shards.read import ShardSet
 
 

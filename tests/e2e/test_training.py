@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from metrics import read_metrics
 from validation import supervised_tokens, to_device
-from vnprep.loader import PackedLoader
+from vnprep.loading.loader import PackedLoader
 from vnprep.shards.read import ShardSet
 from weights import load_model
 

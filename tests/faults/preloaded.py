@@ -15,7 +15,7 @@ import sys
 # All that a command imports on its way, so that a fork makes no calls for it.
 import vnprep.cli
 import vnprep.cli.console
-import vnprep.prepare
+import vnprep.run.prepare
 
 _PR_SET_PTRACER = 0x59616D61
 

@@ -16,7 +16,7 @@ from vnprep.audit.verify import verify
 from vnprep.config import PrepareConfig, ReadOptions
 from vnprep.durable import canonical_json, readable_json, sha256_text
 from vnprep.errors import ShardError
-from vnprep.prepare import prepare
+from vnprep.run.prepare import prepare
 from vnprep.shards.manifest import MANIFEST_NAME
 from vnprep.tokenizer.load import load_tokenizer
 

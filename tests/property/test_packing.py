@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vnprep.loader import Batch, PackedLoader
-from vnprep.packing import best_fit_decreasing, windows
+from vnprep.loading.loader import Batch, PackedLoader
+from vnprep.packing.bins import best_fit_decreasing, windows
 from vnprep.shards.read import ShardSet
 
 EOS = 2

@@ -40,6 +40,7 @@ KINDS = {
 PARTS = [
     *(b"\n", b"\r\n", b"\r", b" ", b"a", b"\xff", b"\xc3\xaa", b"\xe2\x80\xa8", b"\0", b'"', b'""'),
     *(b"\t", b",", b";", b"\n\n", b"\r\n\r\n", b"Request:", b"Response:", b" Request: b\n"),
+    *(b"Request: b\nResponse: c\n", b"Request: \xff\n", b"Request: " + b"x" * LIMIT + b"\n"),
     b"x" * (LIMIT + 5),
 ]
 

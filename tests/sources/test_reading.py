@@ -239,6 +239,7 @@ def test_messages(tmp_path: Path) -> None:
         (4, "bad-messages"),
         (5, "empty-response"),
     ]
+    assert all(item.excerpt for item in items if isinstance(item, Excluded))
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -277,6 +278,8 @@ def test_compressed_inputs_and_damage_to_them(
     items = _read(path, TEXT)
     assert len(_kept(items)) == 3000
     assert items[-1].origin.byte_offset == len(raw) - len(lines[-1])
+    _write(path, b"".join(compress(f"{line}\n".encode()) for line in lines[:9]))
+    assert len(_kept(_read(path, TEXT))) == 9, "a file may have several compressed parts"
     _write(path, compress(raw)[:-200])
     with pytest.raises(InputError, match="cannot be read"):
         _read(path, TEXT)

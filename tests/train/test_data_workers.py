@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from vnprep.loader import Batch, Loader, PackedLoader, PaddedLoader
-from vnprep.mixture import MixedLoader
+from vnprep.loading.loader import Batch, Loader, PackedLoader, PaddedLoader
+from vnprep.loading.mixture import MixedLoader
 from vnprep.shards.read import ShardSet
 
 

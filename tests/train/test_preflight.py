@@ -17,8 +17,8 @@ from preflight import Plan, prepare
 from presets import load_config
 from schedule import Warmup
 from vnprep.errors import OutputError, ShardError, TrainingError
-from vnprep.loader import PackedLoader
-from vnprep.packfile import pack_shards, write_pack
+from vnprep.loading.loader import PackedLoader
+from vnprep.packing.file import pack_shards, write_pack
 from vnprep.shards.manifest import Manifest
 from vnprep.shards.read import ShardSet
 from weights import save_model

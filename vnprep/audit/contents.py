@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vnprep.errors import VnprepError
-from vnprep.packfile import pack_problems
+from vnprep.packing.file import pack_problems
 from vnprep.shards.inputs import read_inputs
 from vnprep.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from vnprep.shards.read import ShardSet

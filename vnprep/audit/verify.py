@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vnprep.audit.contents import Problem, contents
 from vnprep.errors import ShardError
-from vnprep.packfile import is_pack_file
+from vnprep.packing.file import is_pack_file
 from vnprep.shards.folder import IDENTITY_NAME, WORK_FOLDER
 from vnprep.shards.manifest import MANIFEST_NAME, FileRecord, Manifest
 from vnprep.shards.read import file_problem

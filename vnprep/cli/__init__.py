@@ -1,7 +1,8 @@
 """The command line: ``vnprep``.
 
 Data goes to stdout, progress and errors to stderr. Exit codes: 0 done; 1 the data or files are
-at fault; 2 the command is; 130 interrupted, 143 terminated (``vnprep.interrupts``). Modules of
+at fault; 2 the command is; 130 interrupted, 143 terminated (``vnprep.interrupts``); 141 nobody
+reads the output any more. Modules of
 this package import click alone at the top, so that ``--help`` answers at once; a command imports
 what it needs when it runs.
 """
@@ -23,8 +24,28 @@ from vnprep.cli.tokenizer import tokenizer_group
 from vnprep.cli.verify import verify_command
 from vnprep.errors import VnprepError
 
+_STDOUT = 1
+_EXIT_BROKEN_PIPE = 141  # as a shell reports SIGPIPE: 128 + 13
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _NobodyReads(Exception):
+    """The reader of our output (head, less) went away."""
+
+
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> object:
+        """Run a command; click and rich would turn a broken pipe into exit code 1."""
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            raise _NobodyReads from None
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):
+                raise _NobodyReads from None
+            raise
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="vnprep")
 def cli() -> None:
     """From Vietnamese text and request/response pairs to a model that answers.
@@ -64,10 +85,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except VnprepError as error:
         _fail(str(error))
-    except BrokenPipeError:
-        # The reader of our output (head, less) went away: not an error, and nothing left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except (BrokenPipeError, _NobodyReads):
+        _end_quietly()
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         remedy = "check space and permissions, then run the same command again: it goes on"
@@ -75,6 +94,12 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; run the same command again to finish", err=True)
         sys.exit(130)
+
+
+def _end_quietly() -> NoReturn:
+    """End as other programs do whose output nobody reads: there is nothing left to say."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+    sys.exit(_EXIT_BROKEN_PIPE)
 
 
 def _fail(message: str) -> NoReturn:

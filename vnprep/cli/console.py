@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
+    ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vnprep.prepare import Prepared
-    from vnprep.progress import Progress as State
-    from vnprep.progress import Report
+    from vnprep.run.prepare import Prepared
+    from vnprep.run.progress import Progress as State
+    from vnprep.run.progress import Report
 
-_PHASES = {"plan": "reading inputs", "encode": "encoding"}
+_PHASES = {"plan": "reading", "encode": "encoding"}
 _NOTES = {
     "extra-tabs": "rows with more than one tab between their cells; the empty cells were ignored",
     "semicolons": "rows of a CSV parted by semicolons, as its header tells",
@@ -46,19 +47,12 @@ def progress() -> Iterator[Report]:
     if not sys.stderr.isatty():
         yield _plain_lines()
         return
-    columns = (
-        TextColumn("{task.description:<15}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr(), transient=True) as bars:
+    with Progress(*bar_columns(), console=stderr(), transient=True) as bars:
         tasks = {
             phase: bars.add_task(title, total=None, visible=False, counts="")
             for phase, title in _PHASES.items()
         }
+        meter = _Meter()
 
         def show(state: State) -> None:
             bars.update(
@@ -66,24 +60,62 @@ def progress() -> Iterator[Report]:
                 completed=state.bytes,
                 total=state.total_bytes,
                 visible=True,
-                counts=_counts(state),
+                counts=meter.counts(state),
             )
 
         yield show
 
 
-def _counts(state: State) -> str:
-    if state.phase == "plan":
-        return ""
-    rejected = state.ledger.rejected.total()
-    return f"{state.ledger.kept:,} rows  {state.tokens:,} tokens  {rejected:,} rejected"
+def bar_columns() -> list[ProgressColumn]:
+    """Return the parts of the live bar: one line, in a terminal of 80 columns too."""
+
+    def column() -> Column:
+        return Column(no_wrap=True)
+
+    return [
+        TextColumn("{task.description}", table_column=column()),
+        BarColumn(bar_width=8),
+        TaskProgressColumn(table_column=column()),
+        TransferSpeedColumn(table_column=column()),
+        TextColumn("{task.fields[counts]}", table_column=column()),
+        TimeRemainingColumn(table_column=column()),
+    ]
+
+
+class _Meter:
+    """Counts of records, and tokens a second since encoding began."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, int] | None = None
+
+    def counts(self, state: State) -> str:
+        if state.phase == "plan":
+            return ""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now, state.tokens
+        seconds, tokens = now - self._began[0], state.tokens - self._began[1]
+        rate = f"{short(tokens / seconds)} tok/s  " if seconds and tokens else ""
+        return f"{rate}{short(state.rows)} rows  {short(state.rejected)} rejected"
+
+
+def short(count: float) -> str:
+    """Write a count in at most five characters: ``999``, ``12.3k``, ``4.56M``."""
+    unit = ""
+    for larger in "kMG":
+        if count < 999.5:
+            break
+        count, unit = count / 1000, larger
+    return f"{count:.0f}" if not unit else f"{count:.{2 if count < 9.995 else 1}f}{unit}"
 
 
 def _plain_lines() -> Report:
     began = last = time.monotonic()
+    meter = _Meter()
 
     def show(state: State) -> None:
         nonlocal last
+        counts = meter.counts(state)
         now = time.monotonic()
         if now - last < _SECONDS_BETWEEN_LINES:
             return
@@ -93,7 +125,7 @@ def _plain_lines() -> Report:
         done = 100 * state.bytes / max(state.total_bytes, 1)
         print(
             f"{_PHASES[state.phase]}: {done:.0f} %  {rate / 1e6:.1f} MB/s  "
-            f"ETA {left:.0f} s  {_counts(state)}",
+            f"ETA {left:.0f} s  {counts}",
             file=sys.stderr,
             flush=True,
         )
@@ -107,18 +139,20 @@ def closing_table(prepared: Prepared, out: Path, seconds: float) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
-    table.add_column()
+    table.add_column(overflow="fold")  # a path must stay whole
 
     def line(name: str, value: int, note: str = "", style: str = "") -> None:
         table.add_row(name, f"{value:,}", note, style=style)
 
     line("read", ledger.read, "records")
     line("= kept", ledger.kept)
-    line("+ dropped", ledger.dropped.total(), _reasons(ledger.dropped))
-    rejects = [shard.rejects for shard in manifest.shards if shard.rejects is not None]
-    where = f"  → {out / rejects[0].name}{', …' * (len(rejects) > 1)}" if rejects else ""
+    files = [shard.rejects for shard in manifest.shards if shard.rejects is not None]
+    where = f"  → {out / files[0].name}{', …' * (len(files) > 1)}" if files else ""
+    # The files list what was dropped and what was rejected; rejects are what one looks for.
+    beside = ("", where) if ledger.rejected else (where, "")
+    line("+ dropped", ledger.dropped.total(), _reasons(ledger.dropped) + beside[0])
     style = "yellow" if ledger.rejected else ""
-    line("+ rejected", ledger.rejected.total(), _reasons(ledger.rejected) + where, style)
+    line("+ rejected", ledger.rejected.total(), _reasons(ledger.rejected) + beside[1], style)
     for name, count in sorted(ledger.noted.items()):
         line("  noted", count, _NOTES.get(name, name))
     share = 100 * manifest.supervised_tokens / max(manifest.tokens, 1)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vnprep.estimate import Estimate
-    from vnprep.task import Mode
+    from vnprep.run.estimate import Estimate
+    from vnprep.run.task import Mode
 
 _STEP = 1024.0
 

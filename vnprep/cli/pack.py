@@ -18,7 +18,7 @@ from vnprep.cli.options import data_argument, json_option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vnprep.packfile import PackRecord
+    from vnprep.packing.file import PackRecord
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -52,7 +52,7 @@ def pack_command(
       vnprep pack pre/ --seq-len 2048
     """
     from vnprep.cli.console import stderr
-    from vnprep.packfile import pack_shards, write_pack
+    from vnprep.packing.file import pack_shards, write_pack
     from vnprep.shards.manifest import Manifest
     from vnprep.shards.read import ShardSet
 

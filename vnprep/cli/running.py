@@ -40,10 +40,10 @@ def run(
     from vnprep.cli.console import closing_table, progress, stderr
     from vnprep.cli.foretelling import estimate_lines
     from vnprep.engines.local import default_workers
-    from vnprep.estimate import estimate
-    from vnprep.prepare import prepare
-    from vnprep.rejects import RejectLimit
-    from vnprep.task import Mode
+    from vnprep.run.estimate import estimate
+    from vnprep.run.prepare import prepare
+    from vnprep.run.rejects import RejectLimit
+    from vnprep.run.task import Mode
     from vnprep.tokenizer.load import load_tokenizer
 
     began = time.monotonic()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vnprep.cli.options import format_option, inputs_argument, json_option
+from vnprep.cli.options import delimiter_option, format_option, inputs_argument, json_option
 from vnprep.config import MEBIBYTE, ReadOptions
 
 if TYPE_CHECKING:
@@ -56,6 +56,14 @@ def tokenizer_group() -> None:
     help="Field with chat messages ({role, content}), where there is no request field.",
 )
 @click.option("--quoted-tsv", is_flag=True, help="Cells of a TSV may be quoted, as from Excel.")
+@delimiter_option
+@click.option(
+    "--max-record-mb",
+    type=click.IntRange(min=1, max=1024),
+    default=64,
+    show_default=True,
+    help="MiB of the longest record; a longer one is left out without being held.",
+)
 @click.option(
     "--sample-mb",
     type=click.IntRange(min=1),
@@ -107,23 +115,12 @@ def train(
 
 
 def _read_options(
-    format_name: str | None,
-    split: Any,
-    text_field: str,
-    request_field: str,
-    response_field: str,
-    messages_field: str,
-    quoted_tsv: bool,
+    format_name: str | None, split: Any, max_record_mb: int, **fields: Any
 ) -> ReadOptions:
+    """Make the options of reading; ``fields`` are called as they are there."""
+    limit = max_record_mb * MEBIBYTE
     return ReadOptions(
-        "text",
-        format=format_name,
-        text_split=split,
-        text_field=text_field,
-        request_field=request_field,
-        response_field=response_field,
-        messages_field=messages_field,
-        quoted_tsv=quoted_tsv,
+        "text", format=format_name, text_split=split, max_record_bytes=limit, **fields
     )
 
 
@@ -137,12 +134,9 @@ def _read(
     from vnprep.tokenizer.corpus import Corpus
     from vnprep.tokenizer.sample import draw_sample
 
+    found = find_inputs(inputs, options.format, tell=lambda line: click.echo(line, err=True))
     with counting() as count:
-        corpus = Corpus(
-            find_inputs(inputs, options.format),
-            options,
-            lambda done, all_: count("reading", done, all_),
-        )
+        corpus = Corpus(found, options, lambda done, total: count("reading", done, total))
         sample = draw_sample(corpus, limit)
     if not sample.texts_read:
         reasons = ", ".join(f"{count} {reason}" for reason, count in corpus.excluded.items())

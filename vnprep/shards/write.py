@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from vnprep.durable import canonical_json, replacing
+from vnprep.durable import canonical_json, replacing, start_writing_out
 from vnprep.shards.ledger import Excluded
 from vnprep.shards.manifest import FileRecord
 
@@ -59,18 +59,22 @@ class HashingFile:
 
 
 def write_shard(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> FileRecord:
-    """Write a shard that appears only when it is whole; return its size and SHA-256."""
-    with replacing(path) as file:
+    """Write a shard that appears only when it is whole; return its size and SHA-256.
+
+    That its name is on disk is left to the record that vouches for it.
+    """
+    with replacing(path, name_durable=False) as file:
         hashing = HashingFile(file)
         with pa.ipc.new_file(hashing, schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
+                start_writing_out(file)
     return hashing.record(path.name)
 
 
 def write_excluded(path: Path, excluded: Iterable[Excluded]) -> FileRecord:
-    """Write what was left out, one JSON object a line; return its size and SHA-256."""
-    with replacing(path) as file:
+    """Write what was left out, one JSON object a line; see ``write_shard``."""
+    with replacing(path, name_durable=False) as file:
         hashing = HashingFile(file)
         for record in excluded:
             # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.

@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 4 << 20
+_BEGINNING = 400  # bytes of a line that is too long; enough for an excerpt
 _NEWLINE, _RETURN = 0x0A, 0x0D
 
 
@@ -152,4 +153,4 @@ def _whole_lines(file: BinaryIO, data: bytes, limit: int) -> tuple[bytes, int, b
     length = len(data) - begun + len(tail)
     if length <= limit or tail.endswith(b"\n"):
         return data + tail, 0, b""
-    return data[:begun], length + skip_line(file), data[begun:]
+    return data[:begun], length + skip_line(file), data[begun:] + tail[:_BEGINNING]

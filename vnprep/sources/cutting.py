@@ -22,9 +22,6 @@ from vnprep.config import ReadOptions
 from vnprep.sources.delimited import header_size
 from vnprep.sources.inputs import Input
 
-# A mark is found even where it lies over the border of two blocks.
-_OVERLAP = 16
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -34,20 +31,22 @@ class Rule:
         mark: a pattern; a record begins at the end of every match of its group 0, or, where it
             has a group 1, at that group's beginning.
         reach: how many bytes before a record's beginning a match may begin.
+        overlap: bytes of a block to look at again with the next, for marks of several bytes.
         quotes: whether cutting ends at the first quote.
         header: what kind of header line stands first: ``tsv``, ``csv`` or "".
     """
 
     mark: re.Pattern[bytes]
     reach: int
+    overlap: int = 0
     quotes: bool = False
     header: str = ""
 
 
 _LINE = re.compile(rb"\n")
 _LINES = Rule(_LINE, 1)
-_PARAGRAPHS = Rule(re.compile(rb"\n\r?\n"), 3)
-_BLOCKS = Rule(re.compile(rb"\n(Request:)"), 1)
+_PARAGRAPHS = Rule(re.compile(rb"\n\r?\n"), 3, overlap=3)
+_BLOCKS = Rule(re.compile(rb"\n(Request:)"), 1, overlap=9)
 _TSV = Rule(_LINE, 1, header="tsv")
 _CSV = Rule(_LINE, 1, quotes=True, header="csv")
 
@@ -108,8 +107,8 @@ class Cutter:
                 self._least = self._size  # nothing is certain
                 return
         end = self._offset + len(self._text)
-        self._text = self._text[-_OVERLAP:] + block
-        self._offset = end + len(block) - len(self._text)
+        kept = self._text[max(len(self._text) - self._rule.overlap, 0) :]
+        self._text, self._offset = kept + block, end - len(kept)
         if self._rule.quotes:
             self._stop_at_quote()
         while (found := self._next()) is not None:

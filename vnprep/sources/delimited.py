@@ -12,7 +12,7 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from vnprep.config import ReadOptions
@@ -185,22 +185,33 @@ def read_plain_tsv(
     names: list[str] | None = None
     for line in lines:
         if names is None:
-            refuse_unreadable_header(line, source)
-        if isinstance(line, Excluded):
-            yield line
-        elif names is None:
-            names = column_names(line.text.split("\t"))
-            check_names(names, source, options, "\t")
+            names = tsv_header(line, source, options)
         else:
-            row = _as_row(line.text.split("\t"), names, line.origin, line.text)
-            if isinstance(row, TableRow) and _looks_quoted(row):
-                row = replace(row, notes=("quoted-cell",))
-            yield row
+            yield line if isinstance(line, Excluded) else tsv_row(line, names)
     if names is None:
         yield dropped(Origin(source, 1, 0), "empty-file")
 
 
-def _as_row(cells: list[str], names: list[str], origin: Origin, text: str) -> TableRow | Excluded:
+def tsv_header(line: Line | Excluded, source: str, options: ReadOptions) -> list[str]:
+    """Return the names in the header line of a plain TSV; see ``read_csv`` for errors."""
+    refuse_unreadable_header(line, source)
+    assert isinstance(line, Line)
+    names = column_names(line.text.split("\t"))
+    check_names(names, source, options, "\t")
+    return names
+
+
+def tsv_row(line: Line, names: Sequence[str]) -> TableRow | Excluded:
+    """Return the row of a line of a plain TSV."""
+    row = _as_row(line.text.split("\t"), names, line.origin, line.text)
+    if isinstance(row, TableRow) and _looks_quoted(row):
+        return replace(row, notes=("quoted-cell",))
+    return row
+
+
+def _as_row(
+    cells: list[str], names: Sequence[str], origin: Origin, text: str
+) -> TableRow | Excluded:
     """Give the cells their names; a row with another number of them is rejected.
 
     Spreadsheets write empty cells at the end of rows, and columns without a name: such cells

@@ -23,9 +23,13 @@ from vnprep.sources.records import rejected
 _BLOCK = 1 << 20
 _HEAD = 1 << 16
 _BOM = b"\xef\xbb\xbf"
-_OUTSIDE = re.compile(rb'[\[\]{}",]')
-_IN_STRING = re.compile(rb'["\n]|\\(?s:.)')
-_BROKEN = re.compile(rb"[\[\]{},\n]")  # the rest of a line whose last quote is not closed
+# Group 1 is the next sign that matters. Strings that end in sight are passed over at once; the
+# signs of others are looked at one by one, and so are those of the line of a broken one.
+_STRING = rb'"(?:[^"\\\n]++|\\[^\n])*+"'
+_BETWEEN = re.compile(rb'(?:[^][{}",]++|' + _STRING + rb')*+([][{}",])')
+_NESTED = re.compile(rb'(?:[^][{}"]++|' + _STRING + rb')*+([][{}"])')
+_IN_STRING = re.compile(rb'(["\n]|\\(?s:.))')
+_BROKEN = re.compile(rb"([][{},\n])")
 
 
 def json_kind(path: Path) -> str:
@@ -76,7 +80,7 @@ class _Cutter:
         self._counted, self._line = 0, 1  # the line at a place in the text
         self._depth = 0
         self._in_array = False
-        self._tokens = _OUTSIDE
+        self._tokens = _BETWEEN
         self._quote = 0  # where the last string begins
         self._too_large: Origin | None = None
 
@@ -87,9 +91,9 @@ class _Cutter:
             block, self._offset = block[bom:], bom
         self._text += block
         begin = 0
-        while found := self._tokens.search(self._text, self._seen):
+        while found := self._next():
             self._seen = found.end()
-            end = self._step(found[0], begin, found.start())
+            end = self._step(found[1], begin, found.start(1))
             if end is not None:
                 yield from self._cut(begin, end)
                 begin = self._seen
@@ -102,16 +106,21 @@ class _Cutter:
         """Yield what is left when the text is over."""
         yield from self._cut(0, len(self._text))
 
+    def _next(self) -> re.Match[bytes] | None:
+        if self._tokens is _BETWEEN:
+            return (_NESTED if self._depth else _BETWEEN).match(self._text, self._seen)
+        return self._tokens.search(self._text, self._seen)
+
     def _step(self, token: bytes, begin: int, place: int) -> int | None:
         """Take one token; return where the current value ends, if it does."""
         if self._tokens is _IN_STRING:
             if token == b'"':
-                self._tokens = _OUTSIDE
+                self._tokens = _BETWEEN
             elif token == b"\n":
                 # The quote was never closed: look at the brackets behind it after all.
                 self._tokens, self._seen = _BROKEN, self._quote
         elif token == b"\n":
-            self._tokens = _OUTSIDE
+            self._tokens = _BETWEEN
         elif token == b'"':
             self._tokens, self._quote = _IN_STRING, place + 1
         elif token in b"[{":

@@ -51,6 +51,11 @@ class Unit:
     pieces: tuple[Piece, ...]
     bytes: int
 
+    @property
+    def compressed(self) -> bool:
+        """Whether some of its bytes are of compressed files, and stand for more text."""
+        return any(piece.input.compressed for piece in self.pieces)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -140,12 +145,16 @@ class _Scan:
                 if rule is not None and size > self._unit_bytes:
                     cutter = Cutter(rule, self._options, self._unit_bytes, size)
                 total = 0
-                while block := file.read(_BLOCK):
+                # One byte more than there is: a small file takes one small buffer and one read.
+                wanted = min(_BLOCK, size + 1)
+                while block := file.read(wanted):
                     total += len(block)
                     digest.update(block)
                     if cutter is not None:
                         cutter.feed(block)
                     self.tell(len(block))
+                    if len(block) < wanted:
+                        break
         except OSError as error:
             raise InputError(
                 f"cannot be read ({error.strerror})",

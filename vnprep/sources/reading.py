@@ -14,13 +14,12 @@ from vnprep.sources import (
     delimited,
     foreign,
     json_values,
-    jsonl,
     seed_tsv,
     tables,
     text,
 )
-from vnprep.sources.fields import wanted_fields
 from vnprep.sources.formats import TABLES
+from vnprep.sources.jsonl_columns import read_with_care
 from vnprep.sources.lines import Line, read_lines
 from vnprep.sources.opening import open_bytes
 from vnprep.sources.plan import Piece
@@ -82,7 +81,8 @@ def _from_lines(
             yield from blocks.read_blocks(lines, options.max_record_bytes)
             return
         case ("jsonl" | "json", "text" | "pairs"):
-            rows = jsonl.read_jsonl(lines, wanted_fields(options))
+            yield from (read_with_care(line, options) for line in lines)
+            return
         case ("csv", "text" | "pairs"):
             rows = delimited.read_csv(lines, source, options, options.delimiter)
         case ("tsv", "text" | "pairs"):

@@ -79,6 +79,19 @@ def table_names(item: Input) -> list[str]:
         return column_names(table.schema.names)
 
 
+def first_rows(item: Input, most: int) -> tuple[pa.RecordBatch | None, float]:
+    """Return some rows from the beginning of a table, and what part of it they are."""
+    with _opened(item) as table:
+        groups = [table.group(number) for number in range(table.groups)]
+        head = next(table.batches(0, table.groups, table.schema.names), None)
+        if head is None:
+            return None, 0.0
+        head = head.slice(0, most)
+        if groups:
+            return head, head.num_rows / sum(group.rows for group in groups)
+        return head, min(head.nbytes / item.path.stat().st_size, 1.0)  # a stream does not say
+
+
 def table_groups(item: Input) -> list[Group]:
     """Return the size of every group, in order; an Arrow stream has none to tell apart."""
     with _opened(item) as table:

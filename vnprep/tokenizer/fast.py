@@ -7,6 +7,7 @@ them; ``vnprep.tokenizer.parity`` decides whether it may be used at all.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -17,6 +18,15 @@ from vnprep.errors import TokenizerError
 from vnprep.texts import text_bytes, text_offsets
 from vnprep.tokenizer.encode import Offsets, TokenIds
 from vnprep.tokenizer.load import LoadedTokenizer
+
+
+def warm_up() -> None:
+    """Import what the encoder needs, which takes a quarter of a second, before it is wanted."""
+    with contextlib.suppress(ImportError):
+        import awkward
+        import gigatoken
+
+        del awkward, gigatoken
 
 
 class FastEncoder:

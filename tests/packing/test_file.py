@@ -15,9 +15,9 @@ import pytest
 from vnprep.audit.verify import verify
 from vnprep.durable import canonical_json, readable_json, sha256_text
 from vnprep.errors import ShardError, TrainingError
-from vnprep.loader import PackedLoader
-from vnprep.packfile import find_pack, pack_shards, write_pack
-from vnprep.packindex import PackIndex
+from vnprep.loading.loader import PackedLoader
+from vnprep.packing.file import find_pack, pack_shards, write_pack
+from vnprep.packing.index import PackIndex
 from vnprep.shards.folder import is_own
 from vnprep.shards.read import ShardSet
 

@@ -30,7 +30,7 @@ from vnprep.durable import (
     write_text,
 )
 from vnprep.errors import ShardError, TrainingError
-from vnprep.packindex import PackIndex
+from vnprep.packing.index import PackIndex
 from vnprep.shards.manifest import MANIFEST_NAME, FileRecord
 from vnprep.shards.read import ShardSet, file_problem
 from vnprep.shards.write import write_shard

@@ -10,11 +10,14 @@ from pathlib import Path
 from vnprep.config import ReadOptions
 from vnprep.durable import canonical_json, write_text
 from vnprep.errors import EncoderMismatch
-from vnprep.sampling import sample_inputs
+from vnprep.run.sampling import sample_inputs
 from vnprep.sources.plan import Plan
 from vnprep.tokenizer.encode import ReferenceEncoder
 from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.tokenizer.parity import EncoderChoice, choose_encoder
+
+#: Takes lines for the user.
+Tell = Callable[[str], None]
 
 _NAME = "encoder.json"
 
@@ -24,7 +27,7 @@ def encoder_of_run(
     plan: Plan,
     options: ReadOptions,
     tokenizer: LoadedTokenizer,
-    tell: Callable[[str], None] | None,
+    tell: Tell | None,
 ) -> str:
     """Return the name of the encoder that serves; chosen now if the run is new.
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vnprep.append import choose, numbered_from
-from vnprep.claim import Identity, finished, identity, identity_of, refuse_other
 from vnprep.config import PrepareConfig
 from vnprep.errors import OutputError
-from vnprep.progress import Report, Totals
+from vnprep.run.append import choose, numbered_from
+from vnprep.run.claim import Identity, finished, identity, identity_of, refuse_other
+from vnprep.run.progress import Report, Totals
 from vnprep.shards.inputs import read_inputs
 from vnprep.shards.manifest import MANIFEST_NAME, Manifest
 from vnprep.shards.read import file_problem

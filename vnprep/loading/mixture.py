@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vnprep.errors import TrainingError
-from vnprep.loader import packed
-from vnprep.mixing import Mixing
-from vnprep.order import Order
-from vnprep.samples import Samples
+from vnprep.loading.loader import packed
+from vnprep.loading.mixing import Mixing
+from vnprep.loading.order import Order
+from vnprep.loading.samples import Samples
+from vnprep.loading.steps import Loader, check_range
 from vnprep.shards.read import ShardSet
-from vnprep.steps import Loader, check_range
 
 #: Between the seeds of two data sets: 2⁶⁴ / golden ratio, as SplitMix64 has it.
 _SEED_STEP = 0x9E3779B97F4A7C15
@@ -23,9 +23,10 @@ class MixedLoader(Loader):
     """The packed rows of several data sets, each as often as its weight says.
 
     Row i of the whole run comes from a data set that follows from the weights and i alone (see
-    ``vnprep.mixing``); each data set goes through epochs of its own, so a small one with a large
-    weight is seen more often, and no step has an empty row. ``sample_ids`` count through the data
-    sets in the order given. An epoch of the mixture has as many rows as the data sets together.
+    ``mixing`` beside this); each data set goes through epochs of its own, so a small one with a
+    large weight is seen more often, and no step has an empty row. ``sample_ids`` count through
+    the data sets in the order given. An epoch of the mixture has as many rows as the data sets
+    together.
 
     Args:
         sets: data folders made with one tokenizer.

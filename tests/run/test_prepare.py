@@ -19,7 +19,7 @@ from vnprep.config import PrepareConfig, ReadOptions
 from vnprep.durable import folder_lock
 from vnprep.errors import InputError, NoRowsError, OutputError, VnprepError
 from vnprep.pipeline import make_shard
-from vnprep.prepare import prepare
+from vnprep.run.prepare import prepare
 from vnprep.shards.manifest import Manifest
 from vnprep.tokenizer import parity
 from vnprep.tokenizer.encode import Offsets, TokenIds
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         "import vnprep.engines.local as local\n"
         "from vnprep.pipeline import make_shard\n"
         "from vnprep.config import PrepareConfig, ReadOptions\n"
-        "from vnprep.prepare import prepare\n"
+        "from vnprep.run.prepare import prepare\n"
         "from vnprep.tokenizer.load import load_tokenizer\n"
         "def slow(*given):\n"
         "    time.sleep(0.2)\n"

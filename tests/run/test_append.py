@@ -11,7 +11,7 @@ from vnprep.audit.verify import unfinished, verify
 from vnprep.config import PrepareConfig, ReadOptions
 from vnprep.errors import InputError, NoRowsError, OutputError
 from vnprep.pipeline import make_shard
-from vnprep.prepare import Prepared, prepare
+from vnprep.run.prepare import Prepared, prepare
 from vnprep.shards.inputs import read_inputs
 from vnprep.shards.manifest import Manifest
 from vnprep.shards.read import ShardSet

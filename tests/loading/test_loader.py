@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vnprep.errors import TrainingError
-from vnprep.loader import Batch, LoaderState, PackedLoader, PaddedLoader
+from vnprep.loading.loader import Batch, LoaderState, PackedLoader, PaddedLoader
 from vnprep.shards.read import ShardSet
 
 MakeData = Callable[..., Path]

@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from vnprep.run.estimate import estimate
 
 from vnprep.config import PrepareConfig, ReadOptions
 from vnprep.errors import OutputError
-from vnprep.estimate import estimate
-from vnprep.prepare import prepare
+from vnprep.run.prepare import prepare
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
 
 CONFIG = PrepareConfig("pretrain", ReadOptions("text", text_split="line"))

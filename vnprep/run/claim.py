@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vnprep.commit import clear
 from vnprep.config import PrepareConfig
 from vnprep.durable import canonical_json, sha256_text, write_text
 from vnprep.errors import OutputError, ShardError
+from vnprep.run.commit import clear
 from vnprep.shards.folder import IDENTITY_NAME, WORK_FOLDER
 from vnprep.shards.inputs import inputs_name, inputs_sha256, read_inputs
 from vnprep.shards.manifest import MANIFEST_NAME, FileRecord, Inputs, Manifest

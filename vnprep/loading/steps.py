@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vnprep.collate import Batch
 from vnprep.errors import TrainingError
-from vnprep.order import Order
-from vnprep.samples import EMPTY, Samples
+from vnprep.loading.collate import Batch
+from vnprep.loading.order import Order
+from vnprep.loading.samples import EMPTY, Samples
 
 
 class LoaderState(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vnprep.collate import Collator, Windows, spans
-from vnprep.packindex import PackIndex
+from vnprep.loading.collate import Collator, Windows, spans
+from vnprep.packing.index import PackIndex
 from vnprep.shards.read import ShardSet
 
 Ids = NDArray[np.int64]

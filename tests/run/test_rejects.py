@@ -9,8 +9,8 @@ import pytest
 
 from vnprep.config import PrepareConfig, ReadOptions
 from vnprep.errors import InputError, VnprepError
-from vnprep.prepare import Prepared, prepare
-from vnprep.rejects import RejectLimit
+from vnprep.run.prepare import Prepared, prepare
+from vnprep.run.rejects import RejectLimit
 from vnprep.shards.ledger import Ledger
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
 

@@ -1,6 +1,6 @@
 """What training reads: the rows of a data folder, packed or padded, step by step.
 
-``vnprep.steps`` says what all loaders have in common; ``vnprep.mixture`` mixes several folders.
+``steps`` beside this says what all loaders have in common; ``mixture`` mixes several folders.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vnprep.collate import IGNORED, Batch
-from vnprep.packfile import check_rows, find_pack, pack_shards
-from vnprep.packindex import PackIndex
-from vnprep.samples import EMPTY, Samples
+from vnprep.loading.collate import IGNORED, Batch
+from vnprep.loading.samples import EMPTY, Samples
+from vnprep.loading.steps import Loader, LoaderState, check_range
+from vnprep.packing.file import check_rows, find_pack, pack_shards
+from vnprep.packing.index import PackIndex
 from vnprep.shards.read import ShardSet
-from vnprep.steps import Loader, LoaderState, check_range
 
 __all__ = ["EMPTY", "IGNORED", "Batch", "Loader", "LoaderState", "PackedLoader", "PaddedLoader"]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vnprep.errors import TrainingError
-from vnprep.mixing import Mixing
+from vnprep.loading.mixing import Mixing
 
 weights = st.lists(st.floats(0.001, 100), min_size=1, max_size=9)
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from vnprep.packing import best_fit_decreasing, windows
+from vnprep.packing.bins import best_fit_decreasing, windows
 
 
 def contents(lengths: list[int], capacity: int) -> list[list[int]]:

@@ -6,24 +6,25 @@ rest, and ends with the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnprep.claim import begin, identity_of
-from vnprep.commit import carry_through, clear, commit, hold
 from vnprep.config import PrepareConfig
 from vnprep.durable import TEMPORARY_SUFFIX, readable_json, sha256_file, write_text
-from vnprep.encoders import encoder_of_run, use_reference
-from vnprep.engines.local import Job, run_units
+from vnprep.engines.local import Crew, Job, run_units
 from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
-from vnprep.progress import Report, Totals
-from vnprep.rejects import Judge, RejectLimit, no_rows
+from vnprep.run.claim import begin, identity_of
+from vnprep.run.commit import carry_through, clear, commit, hold
+from vnprep.run.encoders import Tell, encoder_of_run, use_reference
+from vnprep.run.progress import Report, Totals
+from vnprep.run.rejects import Judge, RejectLimit, no_rows
+from vnprep.run.task import Mode, Task, make_task
 from vnprep.shards.folder import WORK_FOLDER
 from vnprep.shards.inputs import inputs_name, write_inputs
 from vnprep.shards.manifest import (
+    MANIFEST_NAME,
     TOKENIZER_NAME,
     FileRecord,
     Inputs,
@@ -33,7 +34,6 @@ from vnprep.shards.manifest import (
 )
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Input, Plan, Unit, find_inputs
-from vnprep.task import Mode, Task, make_task
 from vnprep.tokenizer.load import LoadedTokenizer
 
 
@@ -54,6 +54,17 @@ class Prepared:
     skipped: int = 0
 
 
+@dataclass(frozen=True)
+class _Conduct:
+    """How a run goes about its work; none of it changes the bytes."""
+
+    workers: int
+    mode: Mode
+    max_rejects: RejectLimit | None
+    report: Report | None
+    tell: Tell | None
+
+
 def prepare(
     arguments: Sequence[str],
     out: Path,
@@ -64,7 +75,7 @@ def prepare(
     mode: Mode = "new",
     max_rejects: RejectLimit | None = None,
     report: Report | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
 ) -> Prepared:
     """Turn inputs into a data folder.
 
@@ -78,7 +89,7 @@ def prepare(
             as it is until its successor is whole.
         max_rejects: with more rejects the data set is not written; None allows any number.
         report: called as work goes on.
-        tell: called with lines for the user on what is passed over.
+        tell: called with lines for the user: what is passed over, which encoder serves and why.
 
     Raises:
         InputError: an input cannot be used, or there are too many rejects.
@@ -86,12 +97,14 @@ def prepare(
         OutputError: ``out`` cannot be written to, holds something else, or another run is
             writing there.
     """
+    conduct = _Conduct(workers, mode, max_rejects, report, tell)
     try:
         inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
-        with hold(out, overwrite=mode == "overwrite"):
-            return _prepare(
-                inputs, out, config, tokenizer, workers, mode, max_rejects, report, tell
-            )
+        with (
+            hold(out, overwrite=mode == "overwrite"),
+            Crew(_crew_size(inputs, out, config, conduct)) as crew,
+        ):
+            return _prepare(inputs, out, config, tokenizer, crew, conduct)
     except OSError as error:
         raise OutputError(
             f"cannot go on ({error.strerror or error})",
@@ -100,28 +113,33 @@ def prepare(
         ) from None
 
 
+def _crew_size(inputs: list[Input], out: Path, config: PrepareConfig, conduct: _Conduct) -> int:
+    """Return how many workers to start before it is known what they will have to do."""
+    if conduct.mode == "new" and (out / MANIFEST_NAME).exists():
+        return 0  # in all likelihood it is finished
+    total = sum(item.path.stat().st_size for item in inputs)
+    return min(conduct.workers, -(-total // config.unit_bytes))
+
+
 def _prepare(
     inputs: list[Input],
     out: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
-    workers: int,
-    mode: Mode,
-    limit: RejectLimit | None,
-    report: Report | None,
-    tell: Callable[[str], None] | None,
+    crew: Crew,
+    conduct: _Conduct,
 ) -> Prepared:
     """Do the work of ``prepare`` in a folder that is held."""
     carried = carry_through(out)
-    task = make_task(inputs, out, config, tokenizer, mode, report)
+    task = make_task(inputs, out, config, tokenizer, conduct.mode, conduct.report)
     if task.done is not None:
         return Prepared(task.done, 0, skipped=task.skipped)
     if carried and identity_of(Manifest.read(out)) == task.wanted:
         return Prepared(Manifest.read(out), 0)  # this very command was all but through
-    begin(out, task.wanted, task.plan, overwrite=mode == "overwrite")
+    begin(out, task.wanted, task.plan, overwrite=conduct.mode == "overwrite")
     work = out / WORK_FOLDER
     try:
-        manifest, done_now = _run(task, work, config, tokenizer, workers, limit, report, tell)
+        manifest, done_now = _run(task, work, config, tokenizer, crew, conduct)
     except VnprepError as error:
         # Nothing worth resuming: leave the folder free for a corrected command.
         if isinstance(error, NoRowsError) or not any(work.glob("[0-9]*.json")):
@@ -136,10 +154,8 @@ def _run(
     work: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
-    workers: int,
-    limit: RejectLimit | None,
-    report: Report | None,
-    tell: Callable[[str], None] | None,
+    crew: Crew,
+    conduct: _Conduct,
 ) -> tuple[Manifest, int]:
     """Make the missing shards in the work folder; return the manifest and the units done now."""
     for leftover in work.glob(f"*{TEMPORARY_SUFFIX}"):
@@ -150,31 +166,43 @@ def _run(
         text = (work.parent / TOKENIZER_NAME).read_text(encoding="utf-8")
     write_text(work / TOKENIZER_NAME, text)
     inputs = write_inputs(work / inputs_name(len(base.inputs) if base else 0), task.plan.inputs)
+    encoder = encoder_of_run(work, task.plan, config.read, tokenizer, conduct.tell)
+    job = Job(config, tokenizer.special, encoder, work)
+    try:
+        records, done_now = _make_units(units, job, crew, conduct)
+    except EncoderMismatch as mismatch:
+        use_reference(work, mismatch)
+        with Crew(crew.count) as fresh:
+            return _run(task, work, config, tokenizer, fresh, conduct)
+    _refuse_changed(task.plan)
+    shards = tuple(records[unit.number] for unit in units)
+    return _manifest(work, config, tokenizer, encoder, base, inputs, shards), done_now
+
+
+def _make_units(
+    units: Sequence[Unit], job: Job, crew: Crew, conduct: _Conduct
+) -> tuple[dict[int, ShardRecord], int]:
+    """Make the units that are missing; return the records of all, and how many were made now."""
+    work = job.folder
     records = {unit.number: record for unit in units if (record := _committed(work, unit))}
-    totals = Totals("encode", sum(unit.bytes for unit in units), report)
+    totals = Totals("encode", sum(unit.bytes for unit in units), conduct.report)
     for unit in units:
         if unit.number in records:
             totals.add(unit, records[unit.number])
-    judge = Judge(limit, units, work)
+    judge = Judge(conduct.max_rejects, units, work)
     judge.look(records)
     todo = [unit for unit in units if unit.number not in records]
-    encoder = encoder_of_run(work, task.plan, config.read, tokenizer, tell)
-    job = Job(config, tokenizer.special, encoder, work)
     try:
-        with contextlib.closing(run_units(job, todo, workers)) as finished:
-            for unit, record in finished:
-                write_text(_record_path(work, unit), readable_json(record.to_json()))
-                records[unit.number] = record
-                totals.add(unit, record)
-                judge.look(records)
-    except EncoderMismatch as mismatch:
-        use_reference(work, mismatch)
-        return _run(task, work, config, tokenizer, workers, limit, report, tell)
-    _refuse_changed(task.plan)
-    shards = tuple(records[unit.number] for unit in units)
-    if sum(shard.rows for shard in shards) == 0:
-        raise no_rows(totals.ledger, work, units, config.stage)
-    return _manifest(work, config, tokenizer, encoder, base, inputs, shards), len(todo)
+        for unit, record in run_units(job, todo, crew, totals.advance):
+            write_text(_record_path(work, unit), readable_json(record.to_json()))
+            records[unit.number] = record
+            totals.add(unit, record)
+            judge.look(records)
+    finally:
+        crew.dismiss()  # before anybody tidies the work folder up
+    if sum(record.rows for record in records.values()) == 0:
+        raise no_rows(totals.ledger, work, units, job.config.stage)
+    return records, len(todo)
 
 
 def _record_path(work: Path, unit: Unit) -> Path:

@@ -12,12 +12,11 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow.parquet as pq
 
-from vnprep.config import ReadOptions
 from vnprep.errors import InputError
 from vnprep.sources.formats import TABLES
 from vnprep.sources.opening import open_bytes
 from vnprep.sources.plan import Input
-from vnprep.sources.tables import table_batches, table_groups
+from vnprep.sources.tables import first_rows
 
 _FILES = 16
 _MOST_FILES = 1_000
@@ -44,15 +43,12 @@ class Excerpt:
     covers: float
 
 
-def take_excerpts(
-    inputs: Sequence[Input], sizes: Sequence[int], options: ReadOptions, folder: Path
-) -> list[Excerpt]:
+def take_excerpts(inputs: Sequence[Input], sizes: Sequence[int], folder: Path) -> list[Excerpt]:
     """Write parts of some inputs into a folder.
 
     Args:
         inputs: of one kind, so that one may stand for another.
         sizes: their bytes, [inputs]; the larger an input, the likelier it is chosen.
-        options: how they are read.
         folder: where to write; it should hold nothing else.
 
     An input of which no part can be taken, such as a damaged one, is passed over.
@@ -69,7 +65,7 @@ def take_excerpts(
         with contextlib.suppress(InputError, OSError, ValueError):
             stem = folder / f"{number}"
             if item.format in TABLES:
-                excerpt = _rows(item, options, stem)
+                excerpt = _rows(item, stem)
             else:
                 excerpt = _lines(item, stem, _BYTES // len(chosen))
             if excerpt is not None and excerpt.covers:
@@ -120,15 +116,12 @@ def _decompressed(cut: Path) -> bytes:
     return b"".join(parts)
 
 
-def _rows(item: Input, options: ReadOptions, stem: Path) -> Excerpt | None:
+def _rows(item: Input, stem: Path) -> Excerpt | None:
     """Take the first rows of a table."""
-    total = sum(group.rows for group in table_groups(item))
-    batch = next(table_batches(item, options), None)
-    if batch is None or not total:  # a stream, which does not tell how long it is
+    head, share = first_rows(item, _ROWS)
+    if head is None:
         return None
-    batch = batch.slice(0, _ROWS)
     path = stem.with_suffix(".parquet")
-    with pq.ParquetWriter(path, batch.schema) as writer:
-        writer.write_batch(batch)
-    size = item.path.stat().st_size
-    return Excerpt(Input(str(path), "parquet", False), item, size * batch.num_rows / total)
+    with pq.ParquetWriter(path, head.schema) as writer:
+        writer.write_batch(head)
+    return Excerpt(Input(str(path), "parquet", False), item, item.path.stat().st_size * share)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnprep.order import SORTED_UP_TO, Order, scrambled
+from vnprep.loading.order import SORTED_UP_TO, Order, scrambled
 
 LARGE = SORTED_UP_TO + 1
 

@@ -10,18 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vnprep.claim import is_begun
-from vnprep.commit import refuse_foreign
 from vnprep.config import PrepareConfig
-from vnprep.excerpts import Excerpt, take_excerpts
 from vnprep.pipeline import make_shard
-from vnprep.progress import Report
-from vnprep.sampling import sample_inputs
+from vnprep.run.claim import is_begun
+from vnprep.run.commit import refuse_foreign
+from vnprep.run.excerpts import Excerpt, take_excerpts
+from vnprep.run.progress import Report
+from vnprep.run.sampling import sample_inputs
+from vnprep.run.task import Mode, make_task
 from vnprep.shards.folder import WORK_FOLDER
 from vnprep.shards.manifest import ShardRecord
 from vnprep.shards.schema import id_type
 from vnprep.sources.plan import Input, find_inputs, make_plan
-from vnprep.task import Mode, make_task
 from vnprep.tokenizer.encode import Encoder
 from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.tokenizer.parity import choose_encoder, make_encoder
@@ -85,7 +85,7 @@ def estimate(
     report: Report | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Estimate:
-    """Foretell what ``vnprep.prepare.prepare`` would do with the same arguments.
+    """Foretell what ``vnprep.run.prepare.prepare`` would do with the same arguments.
 
     All inputs are read once, to tell the units and what is done already; of their text only a
     few megabytes are encoded.
@@ -160,7 +160,7 @@ def _encode_excerpts(
         if not sum(total):
             continue
         with tempfile.TemporaryDirectory(prefix="vnprep-") as name:
-            excerpts = take_excerpts(inputs, total, config.read, Path(name))
+            excerpts = take_excerpts(inputs, total, Path(name))
             covered = sum(item.covers for item in excerpts)
             if not covered:
                 found.complete = False

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from vnprep.packing import best_fit_decreasing, windows
+from vnprep.packing.bins import best_fit_decreasing, windows
 
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.signedinteger]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from vnprep.errors import TrainingError
-from vnprep.loader import PackedLoader
-from vnprep.mixture import MixedLoader
-from vnprep.packfile import pack_shards, write_pack
+from vnprep.loading.loader import PackedLoader
+from vnprep.loading.mixture import MixedLoader
+from vnprep.packing.file import pack_shards, write_pack
 from vnprep.shards.read import ShardSet
 
 MakeData = Callable[..., Path]

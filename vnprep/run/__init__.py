@@ -1,0 +1,1 @@
+"""A whole run: plan, refuse, make what is missing, resume, commit."""
