@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from vnprep.run.estimate import estimate
 
 from vnprep.config import PrepareConfig, ReadOptions
 from vnprep.errors import OutputError
+from vnprep.run.estimate import estimate
 from vnprep.run.prepare import prepare
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
 
