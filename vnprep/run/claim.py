@@ -14,7 +14,7 @@ from vnprep.config import PrepareConfig
 from vnprep.durable import canonical_json, sha256_text, write_text
 from vnprep.errors import OutputError, ShardError
 from vnprep.run.commit import clear
-from vnprep.shards.folder import IDENTITY_NAME, WORK_FOLDER
+from vnprep.shards.folder import IDENTITY_NAME, UNPACKED_FOLDER, WORK_FOLDER
 from vnprep.shards.inputs import inputs_name, inputs_sha256, read_inputs
 from vnprep.shards.manifest import MANIFEST_NAME, FileRecord, Inputs, Manifest
 from vnprep.shards.read import file_problem
@@ -101,7 +101,7 @@ def begin(out: Path, wanted: Identity, plan: Plan, overwrite: bool) -> None:
     """
     work = out / WORK_FOLDER
     if not is_begun(out, wanted, plan, overwrite):
-        clear(work)
+        clear(work, keep=UNPACKED_FOLDER)
         write_text(work / IDENTITY_NAME, canonical_json(wanted))
 
 

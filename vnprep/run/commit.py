@@ -124,10 +124,17 @@ def _standing(out: Path) -> Manifest | None:
         return None
 
 
-def clear(work: Path) -> None:
-    """Empty a work folder, but for its lock; last of all what tells that a commit was decided."""
+def clear(work: Path, keep: str = "") -> None:
+    """Empty a work folder, but for its lock; last of all what tells that a commit was decided.
+
+    Args:
+        work: the folder.
+        keep: the name of something in it that stays.
+    """
     last = [work / IDENTITY_NAME, work / MANIFEST_NAME]
     for path in sorted(work.iterdir()):
+        if path.name == keep:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         elif path not in last and path.name != LOCK_NAME:

@@ -7,6 +7,7 @@ rest, and ends with the same bytes.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from vnprep.run.encoders import Tell, encoder_of_run, use_reference
 from vnprep.run.progress import Report, Totals
 from vnprep.run.rejects import Judge, RejectLimit, no_rows
 from vnprep.run.task import Mode, Task, make_task
-from vnprep.shards.folder import WORK_FOLDER
+from vnprep.shards.folder import UNPACKED_FOLDER, WORK_FOLDER
 from vnprep.shards.inputs import inputs_name, write_inputs
 from vnprep.shards.manifest import (
     MANIFEST_NAME,
@@ -117,7 +118,7 @@ def _crew_size(inputs: list[Input], out: Path, config: PrepareConfig, conduct: _
     """Return how many workers to start before it is known what they will have to do."""
     if conduct.mode == "new" and (out / MANIFEST_NAME).exists():
         return 0  # in all likelihood it is finished
-    total = sum(item.path.stat().st_size for item in inputs)
+    total = sum(item.path.stat().st_size * (1 + 3 * item.compressed) for item in inputs)
     return min(conduct.workers, -(-total // config.unit_bytes))
 
 
@@ -131,7 +132,13 @@ def _prepare(
 ) -> Prepared:
     """Do the work of ``prepare`` in a folder that is held."""
     carried = carry_through(out)
-    task = make_task(inputs, out, config, tokenizer, conduct.mode, conduct.report)
+    unpacked = out / WORK_FOLDER / UNPACKED_FOLDER
+    shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed
+    try:
+        task = make_task(inputs, out, config, tokenizer, conduct.mode, conduct.report, unpacked)
+    except BaseException:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        raise
     if task.done is not None:
         return Prepared(task.done, 0, skipped=task.skipped)
     if carried and identity_of(Manifest.read(out)) == task.wanted:

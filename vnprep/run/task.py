@@ -16,6 +16,7 @@ from vnprep.shards.inputs import read_inputs
 from vnprep.shards.manifest import MANIFEST_NAME, Manifest
 from vnprep.shards.read import file_problem
 from vnprep.sources.plan import Input, Plan, make_plan
+from vnprep.sources.unpacking import NOWHERE
 from vnprep.tokenizer.load import LoadedTokenizer
 
 #: What a run does with a data set that stands in its folder: keep it if it is the one that is
@@ -49,32 +50,41 @@ def make_task(
     tokenizer: LoadedTokenizer,
     mode: Mode,
     report: Report | None = None,
+    unpacked: Path = NOWHERE,
 ) -> Task:
     """Read the inputs once and find out what is to be done.
+
+    Args:
+        inputs: to read.
+        out: the folder to write to, later.
+        config, tokenizer, mode: what is wanted.
+        report: called as the inputs are read.
+        unpacked: where large compressed files are unpacked; ``NOWHERE`` if nothing is to be done
+            but to know.
 
     Raises:
         InputError: an input cannot be read, or was changed since it was added.
         OutputError: what stands in ``out`` is not what is wanted, nor to be replaced.
     """
     stands = (out / MANIFEST_NAME).exists()
-    plan = _plan(inputs, config, report)
     if mode == "append" and stands:
-        return _append(inputs, plan, out, config, tokenizer, report)
+        return _append(inputs, out, config, tokenizer, report, unpacked)
+    done = mode == "new" and stands
+    plan = _plan(inputs, config, report, None if done else unpacked)
     wanted = identity(plan, config, tokenizer, None)
-    if mode == "new" and stands:
-        return Task(plan, wanted, done=finished(out, wanted, plan))
-    return Task(plan, wanted)
+    return Task(plan, wanted, done=finished(out, wanted, plan) if done else None)
 
 
 def _append(
     inputs: Sequence[Input],
-    plan: Plan,
     out: Path,
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
     report: Report | None,
+    unpacked: Path,
 ) -> Task:
     base = Manifest.read(out)
+    plan = _plan(inputs, config, report, None)
     there = identity_of(base)
     wanted = identity(plan, config, tokenizer, base)
     refuse_other(there, {**wanted, "input": there["input"]}, out, "a finished data set")
@@ -88,13 +98,16 @@ def _append(
     choice = choose(read_inputs(out, base.inputs), plan.inputs)
     if not choice.new:
         return Task(plan, there, base, choice.skipped, done=base)
-    if choice.skipped:
-        plan = _plan([item for item in inputs if item.name in choice.new], config, report)
+    if choice.skipped or any(item.compressed for item in inputs):
+        new = [item for item in inputs if item.name in choice.new]
+        plan = _plan(new, config, report, unpacked)
         wanted = identity(plan, config, tokenizer, base)
     return Task(numbered_from(plan, len(base.shards)), wanted, base, choice.skipped)
 
 
-def _plan(inputs: Sequence[Input], config: PrepareConfig, report: Report | None) -> Plan:
+def _plan(
+    inputs: Sequence[Input], config: PrepareConfig, report: Report | None, unpacked: Path | None
+) -> Plan:
     total = sum(item.path.stat().st_size for item in inputs) if report else 0
     progress = Totals("plan", total, report).add_bytes
-    return make_plan(inputs, config.read, config.unit_bytes, progress)
+    return make_plan(inputs, config.read, config.unit_bytes, progress, unpacked)

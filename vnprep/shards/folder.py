@@ -11,6 +11,9 @@ WORK_FOLDER = ".work"
 #: In the work folder: what two runs must have in common to write the same bytes.
 IDENTITY_NAME = "identity.json"
 
+#: In the work folder: large compressed inputs, unpacked.
+UNPACKED_FOLDER = "unpacked"
+
 _OWN = re.compile(
     r"(shard-\d{5,}\.(arrow|rejects\.jsonl)|inputs-\d{5,}\.jsonl|pack-\d+\.(arrow|json)"
     rf"|{re.escape(MANIFEST_NAME)}|{re.escape(TOKENIZER_NAME)})(\.\d+\.tmp)?"

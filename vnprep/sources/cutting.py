@@ -9,7 +9,7 @@ CSV, quoted TSV               likewise, up to the first quote below the header: 
                               line end may stand inside a cell, and in a file whose quotes are
                               broken nobody can tell where without reading all that is before
 Parquet, Arrow files          between row groups, between record batches
-all others                    nowhere: whole texts, JSON values, compressed files, Arrow streams
+all others                    nowhere: whole texts, JSON values, Arrow streams
 ============================  ===============================================================
 """
 
@@ -42,6 +42,8 @@ class Rule:
     quotes: bool = False
     header: str = ""
 
+
+_UNKNOWN = 1 << 62
 
 _LINE = re.compile(rb"\n")
 _LINES = Rule(_LINE, 1)
@@ -81,10 +83,12 @@ class Cutter:
         rule: of the file.
         options: how it will be read.
         unit_bytes: as above.
-        size: the file's bytes.
+        size: the file's bytes, if they are known before it is read.
     """
 
-    def __init__(self, rule: Rule, options: ReadOptions, unit_bytes: int, size: int) -> None:
+    def __init__(
+        self, rule: Rule, options: ReadOptions, unit_bytes: int, size: int = _UNKNOWN
+    ) -> None:
         self._rule, self._options = rule, options
         self._unit_bytes, self._size = unit_bytes, size
         self._text, self._offset = b"", 0  # the bytes at hand, and where they begin

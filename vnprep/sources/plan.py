@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from vnprep.config import ReadOptions
@@ -19,6 +20,7 @@ from vnprep.sources.cutting import Cutter, rule_for
 from vnprep.sources.formats import TABLES
 from vnprep.sources.inputs import Input, find_inputs
 from vnprep.sources.tables import Group, table_groups
+from vnprep.sources.unpacking import NOWHERE, is_worth_unpacking, unpack
 
 __all__ = ["Input", "Piece", "Plan", "Unit", "find_inputs", "make_plan"]
 
@@ -80,6 +82,7 @@ def make_plan(
     options: ReadOptions,
     unit_bytes: int,
     progress: Progress | None = None,
+    unpacked: Path | None = None,
 ) -> Plan:
     """Hash every input once and cut the work into units.
 
@@ -88,6 +91,8 @@ def make_plan(
         options: decide which formats may be cut inside a file.
         unit_bytes: a unit takes this many bytes, and the rest of the last record.
         progress: called now and then with the bytes read since the last call.
+        unpacked: a folder into which large compressed files are unpacked, to be cut like others;
+            or ``NOWHERE``, of which plan nothing can be read; or None: they are left whole.
 
     Raises:
         InputError: an input cannot be read.
@@ -103,7 +108,7 @@ def make_plan(
             units.append(Unit(len(units), tuple(gathered), gathered_bytes))
         gathered, gathered_bytes = [], 0
 
-    scan = _Scan(options, unit_bytes, progress)
+    scan = _Scan(options, unit_bytes, progress, unpacked)
     for item in inputs:
         record, pieces = scan.file(item)
         identities.append(record)
@@ -129,8 +134,15 @@ class _Sized(NamedTuple):
 class _Scan:
     """Reads files once: for their hash, and for where they can be cut."""
 
-    def __init__(self, options: ReadOptions, unit_bytes: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        options: ReadOptions,
+        unit_bytes: int,
+        progress: Progress | None,
+        unpacked: Path | None,
+    ) -> None:
         self._options, self._unit_bytes = options, unit_bytes
+        self._unpacked, self._unpacked_files = unpacked, 0
         self._progress = progress
         self._untold = 0
 
@@ -168,9 +180,29 @@ class _Scan:
                 remedy="run again once nothing writes to it",
             )
         record = FileRecord(item.name, total, digest.hexdigest())
+        if is_worth_unpacking(item, total, self._unit_bytes):
+            return record, self._unpack(item, total)
         if item.format in TABLES and total > self._unit_bytes:
             return record, list(_of_groups(item, table_groups(item), total, self._unit_bytes))
         return record, list(_of_bytes(item, cutter, total))
+
+    def _unpack(self, item: Input, size: int) -> list[_Sized]:
+        """Cut a large compressed file; if it makes one unit alone, it is left as it is."""
+        rule = rule_for(replace(item, compressed=False), self._options)
+        if rule is None or self._unpacked is None:
+            return [_Sized(Piece(item, 0, None, 1), size)]
+        cutter = Cutter(rule, self._options, self._unit_bytes)
+        to = self._unpacked
+        if to != NOWHERE:
+            to.mkdir(exist_ok=True)
+            to /= f"{self._unpacked_files:05d}"
+        plain, total = unpack(item, to, cutter.feed)
+        if cutter.cuts[-1][0] == total:
+            cutter.cuts.pop()
+        if len(cutter.cuts) == 1:
+            return [_Sized(Piece(item, 0, None, 1), size)]
+        self._unpacked_files += 1  # the next one takes another name
+        return list(_of_bytes(plain, cutter, total))
 
     def tell(self, count: int) -> None:
         """Pass progress on, not for every tiny file."""
