@@ -15,7 +15,7 @@ SHELL := /bin/bash
 # DeepSpeed compiles a small C++ module at its first run; keep it with the project.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.cache/torch_extensions
 
-.PHONY: help setup demo test test-fast test-faults check lint types format eos-experiment clean
+.PHONY: help setup demo test test-fast test-faults bench check lint types format eos-experiment clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,13 @@ types: $(STAMP) ## types
 format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(STAMP) ## speed beside others; TEXT=FILE.jsonl for text of your own (minutes; keep the machine idle)
+	@cd tests/benchmarks
+	../../$(BIN)/python bench_prepare.py $(TEXT)
+	../../$(BIN)/python bench_pack.py
+	../../$(BIN)/python bench_loader.py
+	../../$(BIN)/python bench_tokenizer_train.py $(TEXT)
 
 check: lint types test ## what CI runs
 

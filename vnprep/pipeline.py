@@ -16,7 +16,7 @@ from vnprep.examples import Columns, Mask, Segments, build
 from vnprep.shards.ledger import Excluded, Ledger
 from vnprep.shards.manifest import ShardRecord
 from vnprep.shards.schema import Origin, Origins, id_type, shard_schema, to_batch
-from vnprep.shards.write import write_excluded, write_shard
+from vnprep.shards.write import ExcludedWriter, write_shard
 from vnprep.sources.batch import TextBatch, coalesce
 from vnprep.sources.batches import read_batches
 from vnprep.sources.plan import Unit
@@ -79,15 +79,19 @@ def make_shard(
         TokenizerError: a text cannot be encoded.
         EncoderMismatch: the fast encoder cannot be trusted with this text.
     """
-    maker = _ShardMaker(unit, config, tokenizer, encoder, report)
-    file = write_shard(folder / shard_name(unit.number), maker.schema, maker.batches())
-    tally = maker.tally
-    rejects = None
-    if tally.excluded:
-        rejects = write_excluded(folder / rejects_name(unit.number), tally.excluded)
+    with ExcludedWriter(folder / rejects_name(unit.number)) as rejects:
+        tally = _Tally(rejects)
+        maker = _ShardMaker(unit, config, tokenizer, encoder, tally, report)
+        file = write_shard(folder / shard_name(unit.number), maker.schema, maker.batches())
     assert tally.ledger.closes, tally.ledger
     return ShardRecord(
-        file, tally.rows, tally.tokens, tally.supervised, tally.longest, rejects, tally.ledger
+        file,
+        tally.rows,
+        tally.tokens,
+        tally.supervised,
+        tally.longest,
+        rejects.record(),
+        tally.ledger,
     )
 
 
@@ -95,8 +99,8 @@ def make_shard(
 class _Tally:
     """What is counted while a shard is written."""
 
+    rejects: ExcludedWriter
     ledger: Ledger = field(default_factory=Ledger)
-    excluded: list[Excluded] = field(default_factory=list)
     rows: int = 0
     tokens: int = 0
     supervised: int = 0
@@ -105,9 +109,8 @@ class _Tally:
     def exclude(self, excluded: Sequence[Excluded]) -> None:
         for item in excluded:
             self.ledger.exclude(item.outcome, item.reason)
-            # Blank lines are counted; listing each would bury what matters.
-            if item.reason != "blank-line":
-                self.excluded.append(item)
+        # Blank lines are counted; listing each would bury what matters.
+        self.rejects.write(item for item in excluded if item.reason != "blank-line")
 
     def keep(self, columns: Columns) -> None:
         self.rows += len(columns.offsets) - 1
@@ -142,9 +145,10 @@ class _ShardMaker:
         config: PrepareConfig,
         tokenizer: LoadedTokenizer,
         encoder: Encoder,
+        tally: _Tally,
         report: Report | None,
     ) -> None:
-        self.tally = _Tally()
+        self.tally = tally
         self.schema = shard_schema(tokenizer.vocab_size - 1)
         self._unit = unit
         self._config = config

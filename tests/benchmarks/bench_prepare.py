@@ -10,7 +10,9 @@ Usage:
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 from parts import measure
 from running import Side, run_rounds
 
+DATA = Path(__file__).parents[2] / "data"
 SIDES = Path(__file__).parent / "sides"
 
 
@@ -26,8 +29,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="JSON Lines with text, or request and response")
-    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument(
+        "source",
+        type=Path,
+        nargs="?",
+        help="JSON Lines with text, or request and response  [default: the samples in data/]",
+    )
+    parser.add_argument("--tokenizer", type=Path, help="[default: trained on the source]")
     parser.add_argument("--stage", choices=["pretrain", "finetune"], default="pretrain")
     parser.add_argument("--megabytes", type=int, default=200, help="grow the input to this size")
     parser.add_argument("--workers", type=int, default=2)
@@ -36,6 +44,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "input.jsonl"
+        given.source = given.source or samples(given.stage, Path(folder))
+        given.tokenizer = given.tokenizer or train(given.source, Path(folder))
         size = grow(given.source, source, given.megabytes * 1_000_000)
         sides = [
             side for side in make_sides(given, source) if side.name.split()[0] not in given.skip
@@ -43,6 +53,32 @@ def main() -> None:
         run_rounds(sides, given.rounds)
         parts = measure(source, given.tokenizer, given.stage)
     print_table(given, size, sides, parts)
+
+
+def samples(stage: str, folder: Path) -> Path:
+    """Write the project's samples as JSON Lines."""
+    path = folder / "samples.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        if stage == "finetune":
+            lines = (DATA / "smarthome_train.tsv").read_text(encoding="utf-8").splitlines()[1:]
+            for request, response, *_ in (line.split("\t") for line in lines):
+                out.write(json.dumps({"request": request, "response": response}) + "\n")
+            return path
+        lines = (DATA / "pretrain.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        sentences = [line.split("\t")[0].removeprefix("[BOS] ") for line in lines]
+        for start in range(0, len(sentences), 20):  # documents of some length
+            text = " ".join(sentences[start : start + 20])
+            out.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    return path
+
+
+def train(source: Path, folder: Path) -> Path:
+    """Train a tokenizer on the source."""
+    path = folder / "tokenizer.json"
+    command = [sys.executable, "-m", "vnprep", "tokenizer", "train", str(source)]
+    command += ["--vocab-size", "32000", "--out", str(path)]
+    subprocess.run(command, check=True)
+    return path
 
 
 def grow(given: Path, wanted: Path, size: int) -> int:
@@ -66,7 +102,7 @@ def make_sides(given: argparse.Namespace, source: Path) -> list[Side]:
     command = "pretrain-text" if given.stage == "pretrain" else "finetune-pairs"
     python, workers = sys.executable, str(given.workers)
     tokenizer = str(given.tokenizer)
-    ours = [python, "-c", "from vnprep.cli import main; main()", command, str(source)]
+    ours = [python, "-m", "vnprep", command, str(source)]
     ours += ["--tokenizer", tokenizer, "--out", "{out}", "--workers", workers]
     theirs = [python, str(SIDES / "datasets_map.py"), str(source), tokenizer, "{out}", workers]
     sides = [Side("vnprep", ours), Side("datasets.map", [*theirs, given.stage])]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vnprep.config import ReadOptions
 from vnprep.shards.ledger import Excluded
+from vnprep.shards.schema import ROWS_PER_BATCH
 from vnprep.sources import chunks as chunks_module
 from vnprep.sources import jsonl_columns
 from vnprep.sources.batch import TextBatch, coalesce
@@ -121,11 +122,13 @@ def compare(found: tuple[Found, int], wanted: Found) -> None:
     assert len(excluded) + blank == len(wanted[1])
 
 
-@pytest.fixture(params=[3, 64, 1 << 20], scope="module", autouse=True)
+@pytest.fixture(params=[(3, 99), (64, 2), (1 << 20, 5)], scope="module", autouse=True)
 def chunk_bytes(request: pytest.FixtureRequest) -> Iterator[None]:
     """Cut the input anywhere: the chunks end with whole lines all the same."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(chunks_module, "_CHUNK", request.param)
+    chunk, lines = request.param
+    patch.setattr(chunks_module, "_CHUNK", chunk)
+    patch.setattr(chunks_module, "_LINES", lines)
     yield
     patch.undo()
 
@@ -184,6 +187,7 @@ def test_good_lines_are_taken_by_the_block(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(jsonl_columns, "read_with_care", counted)
     monkeypatch.setattr(chunks_module, "_CHUNK", 1 << 20)
+    monkeypatch.setattr(chunks_module, "_LINES", 1 << 20)
     lines = [json.dumps({"text": f"Câu {n}"}, ensure_ascii=False) for n in range(50)]
     lines[7] = '["no object"]'
     lines[9] = '{"text": null}'
@@ -191,3 +195,12 @@ def test_good_lines_are_taken_by_the_block(monkeypatch: pytest.MonkeyPatch) -> N
     [batch] = read_jsonl_batches(read_chunks(io.BytesIO(data), "f", limit=1 << 20), 0, TEXT)
     assert len(batch) == 48 and len(batch.excluded) == 2
     assert len(read) == 2
+
+
+def test_rejects_do_not_pile_up() -> None:
+    """A file of nothing but bad lines is handed on in pieces, like one of good lines."""
+    data = b"x\n" * 20_000
+    batches = read_jsonl_batches(read_chunks(io.BytesIO(data), "f", limit=99), 0, TEXT)
+    sizes = [len(batch.excluded) for batch in coalesce(batches)]
+    assert sum(sizes) == 20_000
+    assert max(sizes) <= ROWS_PER_BATCH

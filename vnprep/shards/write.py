@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -72,12 +74,47 @@ def write_shard(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
     return hashing.record(path.name)
 
 
-def write_excluded(path: Path, excluded: Iterable[Excluded]) -> FileRecord:
-    """Write what was left out, one JSON object a line; see ``write_shard``."""
-    with replacing(path, name_durable=False) as file:
-        hashing = HashingFile(file)
+class ExcludedWriter:
+    """Writes what is left out of a shard, one JSON object a line, as it comes.
+
+    The file appears when the block ends, and only if anything was left out; see ``write_shard``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stack = contextlib.ExitStack()
+        self._file: HashingFile | None = None
+
+    def __enter__(self) -> ExcludedWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, excluded: Iterable[Excluded]) -> None:
+        """Write some records."""
         for record in excluded:
+            if self._file is None:
+                file = self._stack.enter_context(replacing(self._path, name_durable=False))
+                self._file = HashingFile(file)
             # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
             line = canonical_json(record.to_json()) + "\n"
-            hashing.write(line.encode("utf-8", "backslashreplace"))
-    return hashing.record(path.name)
+            self._file.write(line.encode("utf-8", "backslashreplace"))
+
+    def record(self) -> FileRecord | None:
+        """Return the file's size and SHA-256, or None if there is none."""
+        return None if self._file is None else self._file.record(self._path.name)
+
+
+def write_excluded(path: Path, excluded: Iterable[Excluded]) -> FileRecord:
+    """Write what was left out, all at once; there must be something."""
+    with ExcludedWriter(path) as writer:
+        writer.write(excluded)
+    record = writer.record()
+    assert record is not None, "nothing was left out"
+    return record

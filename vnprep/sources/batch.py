@@ -185,11 +185,12 @@ def coalesce(batches: Iterable[TextBatch]) -> Iterator[TextBatch]:
     waiting: list[TextBatch] = []
     rows = size = 0
     for batch in batches:
-        if waiting and (rows + len(batch) > ROWS_PER_BATCH or size + batch.nbytes > BATCH_BYTES):
+        count = len(batch) + len(batch.excluded)
+        if waiting and (rows + count > ROWS_PER_BATCH or size + batch.nbytes > BATCH_BYTES):
             yield concat(waiting)
             waiting, rows, size = [], 0, 0
         waiting.append(batch)
-        rows += len(batch)
+        rows += count
         size += batch.nbytes
     if waiting:
         yield concat(waiting)

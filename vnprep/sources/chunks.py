@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ Ints = NDArray[np.int64]
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 4 << 20
+_LINES = 1 << 15
 _BEGINNING = 400  # bytes of a line that is too long; enough for an excerpt
 _NEWLINE, _RETURN = 0x0A, 0x0D
 
@@ -78,7 +80,7 @@ class Chunk:
         """The number of each line, [lines]."""
         return self.first_line + np.arange(len(self.starts))
 
-    @property
+    @cached_property
     def byte_offsets(self) -> Ints:
         """Where each line begins in the input, [lines]."""
         return self.offset + self._line_begins
@@ -132,13 +134,24 @@ def read_chunks(
             data, rest, beginning = _whole_lines(file, data, limit)
         if data:
             chunk = Chunk(data, source, offset, number)
-            yield chunk
+            yield from _parts(chunk)
             offset += len(data)
             number += len(chunk.starts)
         if rest:
             yield too_long(Origin(source, number, offset), limit, beginning)
             offset += rest
             number += 1
+
+
+def _parts(chunk: Chunk) -> Iterator[Chunk]:
+    """Part a chunk of very many lines: if all are bad, each becomes a reject with its story."""
+    if len(chunk.starts) <= _LINES:
+        yield chunk
+        return
+    begins = [*chunk.byte_offsets[::_LINES].tolist(), chunk.offset + len(chunk.data)]
+    for number, (start, end) in enumerate(itertools.pairwise(begins)):
+        data = chunk.data[start - chunk.offset : end - chunk.offset]
+        yield Chunk(data, chunk.source, start, chunk.first_line + number * _LINES)
 
 
 def _whole_lines(file: BinaryIO, data: bytes, limit: int) -> tuple[bytes, int, bytes]:

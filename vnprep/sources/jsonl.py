@@ -25,19 +25,18 @@ def read_jsonl(
         wanted: the fields that will be read: one that comes twice is rejected, since nobody can
             know which of its values is meant.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
     for line in lines:
         if isinstance(line, Excluded):
             yield line
         elif not line.text.strip():
             yield dropped(line.origin, "blank-line")
         else:
-            yield _row(line, decoder, wanted)
+            yield _row(line, wanted)
 
 
-def _row(line: Line, decoder: json.JSONDecoder, wanted: Collection[str]) -> TableRow | Excluded:
+def _row(line: Line, wanted: Collection[str]) -> TableRow | Excluded:
     try:
-        value = decoder.decode(line.text)
+        value = _DECODER.decode(line.text)
     except RecursionError:
         return rejected(line.origin, "bad-json", "nested too deep", line.text)
     except ValueError as error:
@@ -56,3 +55,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return fields
     names = [name for name, _ in pairs]
     return AmbiguousObject(fields, {name for name in names if names.count(name) > 1})
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
