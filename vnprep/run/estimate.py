@@ -102,7 +102,7 @@ def estimate(
     units = 0 if task.done else len(task.plan.units)
     found = _Found()
     if kinds:
-        texts = sample_inputs(task.plan, config.read)
+        texts = sample_inputs(task.plan.sources, config.read)
         encoder = make_encoder(tokenizer, choose_encoder(tokenizer, texts).name)
         encoder.encode(texts)  # so that its start is not taken for its speed
         found = _encode_excerpts(kinds, sizes, config, tokenizer, encoder)

@@ -18,7 +18,7 @@ from vnprep.engines.local import Crew, Job, run_units
 from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
 from vnprep.run.claim import begin, identity_of
 from vnprep.run.commit import carry_through, clear, commit, hold
-from vnprep.run.encoders import Tell, encoder_of_run, use_reference
+from vnprep.run.encoders import Gate, Tell, encoder_of_run, use_reference
 from vnprep.run.progress import Report, Totals
 from vnprep.run.rejects import Judge, RejectLimit, no_rows
 from vnprep.run.task import Mode, Task, make_task
@@ -105,7 +105,8 @@ def prepare(
             hold(out, overwrite=mode == "overwrite"),
             Crew(_crew_size(inputs, out, config, conduct)) as crew,
         ):
-            return _prepare(inputs, out, config, tokenizer, crew, conduct)
+            gate = Gate(inputs, config.read, tokenizer, early=bool(crew.connections))
+            return _prepare(inputs, out, config, tokenizer, crew, gate, conduct)
     except OSError as error:
         raise OutputError(
             f"cannot go on ({error.strerror or error})",
@@ -128,6 +129,7 @@ def _prepare(
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
     crew: Crew,
+    gate: Gate,
     conduct: _Conduct,
 ) -> Prepared:
     """Do the work of ``prepare`` in a folder that is held."""
@@ -146,7 +148,7 @@ def _prepare(
     begin(out, task.wanted, task.plan, overwrite=conduct.mode == "overwrite")
     work = out / WORK_FOLDER
     try:
-        manifest, done_now = _run(task, work, config, tokenizer, crew, conduct)
+        manifest, done_now = _run(task, work, config, tokenizer, crew, gate, conduct)
     except VnprepError as error:
         # Nothing worth resuming: leave the folder free for a corrected command.
         if isinstance(error, NoRowsError) or not any(work.glob("[0-9]*.json")):
@@ -162,6 +164,7 @@ def _run(
     config: PrepareConfig,
     tokenizer: LoadedTokenizer,
     crew: Crew,
+    gate: Gate,
     conduct: _Conduct,
 ) -> tuple[Manifest, int]:
     """Make the missing shards in the work folder; return the manifest and the units done now."""
@@ -173,14 +176,14 @@ def _run(
         text = (work.parent / TOKENIZER_NAME).read_text(encoding="utf-8")
     write_text(work / TOKENIZER_NAME, text)
     inputs = write_inputs(work / inputs_name(len(base.inputs) if base else 0), task.plan.inputs)
-    encoder = encoder_of_run(work, task.plan, config.read, tokenizer, conduct.tell)
+    encoder = encoder_of_run(work, gate, conduct.tell)
     job = Job(config, tokenizer.special, encoder, work)
     try:
         records, done_now = _make_units(units, job, crew, conduct)
     except EncoderMismatch as mismatch:
         use_reference(work, mismatch)
         with Crew(crew.count) as fresh:
-            return _run(task, work, config, tokenizer, fresh, conduct)
+            return _run(task, work, config, tokenizer, fresh, gate, conduct)
     _refuse_changed(task.plan)
     shards = tuple(records[unit.number] for unit in units)
     return _manifest(work, config, tokenizer, encoder, base, inputs, shards), done_now

@@ -6,7 +6,6 @@ file, cut where a record begins, or a run of small whole files. One unit makes o
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from vnprep.config import ReadOptions
 from vnprep.errors import InputError
 from vnprep.shards.manifest import FileRecord
 from vnprep.sources.cutting import Cutter, rule_for
+from vnprep.sources.digest import Digest
 from vnprep.sources.formats import TABLES
 from vnprep.sources.inputs import Input, find_inputs
 from vnprep.sources.tables import Group, table_groups
@@ -148,7 +148,7 @@ class _Scan:
 
     def file(self, item: Input) -> tuple[FileRecord, list[_Sized]]:
         """Return a file's identity and its pieces; one that is not cut is one piece."""
-        digest = hashlib.sha256()
+        digest = Digest()
         rule = rule_for(item, self._options)
         try:
             with open(item.where, "rb", buffering=0) as file:  # noqa: PTH123 - a million inputs
@@ -161,12 +161,13 @@ class _Scan:
                 wanted = min(_BLOCK, size + 1)
                 while block := file.read(wanted):
                     total += len(block)
-                    digest.update(block)
+                    digest.feed(block)
                     if cutter is not None:
                         cutter.feed(block)
                     self.tell(len(block))
                     if len(block) < wanted:
                         break
+            sha256 = digest.hexdigest()
         except OSError as error:
             raise InputError(
                 f"cannot be read ({error.strerror})",
@@ -179,7 +180,7 @@ class _Scan:
                 place=item.name,
                 remedy="run again once nothing writes to it",
             )
-        record = FileRecord(item.name, total, digest.hexdigest())
+        record = FileRecord(item.name, total, sha256)
         if is_worth_unpacking(item, total, self._unit_bytes):
             return record, self._unpack(item, total)
         if item.format in TABLES and total > self._unit_bytes:
