@@ -14,7 +14,7 @@ ROOT = Path(vnprep.__file__).parent
 #: From the bottom up. A module may import what stands on a lower line, or its own package.
 LAYERS = [
     {"errors"},
-    {"durable", "config", "interrupts", "texts", "tokenizer.special"},
+    {"durable", "config", "interrupts", "startup", "texts", "tokenizer.special"},
     {"vietnamese", "examples"},
     {"tokenizer.load", "tokenizer.train", "tokenizer.sample"},
     {"tokenizer.encode"},

@@ -25,6 +25,7 @@ from vnprep.interrupts import held_back
 from vnprep.pipeline import Advance, Report, make_shard
 from vnprep.shards.manifest import TOKENIZER_NAME, ShardRecord
 from vnprep.sources.plan import Unit
+from vnprep.startup import keep_pandas_out
 from vnprep.tokenizer.fast import warm_up
 from vnprep.tokenizer.load import parse_tokenizer
 from vnprep.tokenizer.parity import make_encoder
@@ -199,6 +200,7 @@ def _work(connection: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Processes are the parallelism: threads below them would fight for the same cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    keep_pandas_out()
     warm_up()
     with contextlib.suppress(EOFError, ConnectionError):  # the parent went away
         job: Job = connection.recv()
