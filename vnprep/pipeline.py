@@ -26,6 +26,10 @@ from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.tokenizer.parity import UnitCheck
 from vnprep.truncation import row_lengths, truncate
 
+#: To be raised whenever the same unit, configuration and tokenizer make other bytes than before:
+#: a run that another version began is then not continued with shards of both.
+ENGINE_VERSION = 2
+
 
 def shard_name(number: int) -> str:
     """Return the file name of a shard."""

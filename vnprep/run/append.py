@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from vnprep.errors import InputError
 from vnprep.shards.manifest import FileRecord
 from vnprep.sources.plan import Plan
+from vnprep.sources.spool import STDIN_NAME
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ def choose(there: Iterable[FileRecord], given: Iterable[FileRecord]) -> Choice:
     for record in given:
         if record.sha256 in contents:
             skipped += 1
-        elif record.name in hashes:
+            continue
+        contents.add(record.sha256)  # given twice, it is added once
+        if record.name in hashes and record.name != STDIN_NAME:
             raise InputError(
                 f"changed since it was added: sha256 {hashes[record.name][:12]} in the data set, "
                 f"{record.sha256[:12]} now",
@@ -44,8 +47,7 @@ def choose(there: Iterable[FileRecord], given: Iterable[FileRecord]) -> Choice:
                 remedy="give it another name if it is new text; "
                 "if it replaces the old, prepare the whole data set again with --overwrite",
             )
-        else:
-            new.add(record.name)
+        new.add(record.name)
     return Choice(frozenset(new), skipped)
 
 

@@ -6,20 +6,20 @@ rest, and ends with the same bytes.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vnprep.config import PrepareConfig
-from vnprep.durable import TEMPORARY_SUFFIX, readable_json, sha256_file, write_text
+from vnprep.durable import TEMPORARY_SUFFIX, sha256_file, write_text
 from vnprep.engines.local import Crew, Job, run_units
 from vnprep.errors import EncoderMismatch, InputError, NoRowsError, OutputError, VnprepError
 from vnprep.run.claim import begin, identity_of
 from vnprep.run.commit import carry_through, clear, commit, hold
 from vnprep.run.encoders import Gate, Tell, encoder_of_run, use_reference
 from vnprep.run.progress import Report, Totals
+from vnprep.run.records import read_record, write_record
 from vnprep.run.rejects import Judge, RejectLimit, no_rows
 from vnprep.run.task import Mode, Task, make_task
 from vnprep.shards.folder import UNPACKED_FOLDER, WORK_FOLDER
@@ -33,8 +33,7 @@ from vnprep.shards.manifest import (
     ShardRecord,
     TokenizerRecord,
 )
-from vnprep.shards.read import file_problem
-from vnprep.sources.plan import Input, Plan, Unit, find_inputs
+from vnprep.sources.plan import Input, Plan, Stamp, Unit, find_inputs
 from vnprep.tokenizer.load import LoadedTokenizer
 
 
@@ -106,7 +105,10 @@ def prepare(
             Crew(_crew_size(inputs, out, config, conduct)) as crew,
         ):
             gate = Gate(inputs, config.read, tokenizer, early=bool(crew.connections))
-            return _prepare(inputs, out, config, tokenizer, crew, gate, conduct)
+            try:
+                return _prepare(inputs, out, config, tokenizer, crew, gate, conduct)
+            finally:
+                shutil.rmtree(out / WORK_FOLDER / UNPACKED_FOLDER, ignore_errors=True)
     except OSError as error:
         raise OutputError(
             f"cannot go on ({error.strerror or error})",
@@ -136,11 +138,7 @@ def _prepare(
     carried = carry_through(out)
     unpacked = out / WORK_FOLDER / UNPACKED_FOLDER
     shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed
-    try:
-        task = make_task(inputs, out, config, tokenizer, conduct.mode, conduct.report, unpacked)
-    except BaseException:
-        shutil.rmtree(unpacked, ignore_errors=True)
-        raise
+    task = make_task(inputs, out, config, tokenizer, conduct.mode, conduct.report, unpacked)
     if task.done is not None:
         return Prepared(task.done, 0, skipped=task.skipped)
     if carried and identity_of(Manifest.read(out)) == task.wanted:
@@ -194,7 +192,7 @@ def _make_units(
 ) -> tuple[dict[int, ShardRecord], int]:
     """Make the units that are missing; return the records of all, and how many were made now."""
     work = job.folder
-    records = {unit.number: record for unit in units if (record := _committed(work, unit))}
+    records = {unit.number: record for unit in units if (record := read_record(work, unit))}
     totals = Totals("encode", sum(unit.bytes for unit in units), conduct.report)
     for unit in units:
         if unit.number in records:
@@ -204,7 +202,7 @@ def _make_units(
     todo = [unit for unit in units if unit.number not in records]
     try:
         for unit, record in run_units(job, todo, crew, totals.advance):
-            write_text(_record_path(work, unit), readable_json(record.to_json()))
+            write_record(work, unit, record)
             records[unit.number] = record
             totals.add(unit, record)
             judge.look(records)
@@ -215,26 +213,10 @@ def _make_units(
     return records, len(todo)
 
 
-def _record_path(work: Path, unit: Unit) -> Path:
-    return work / f"{unit.number:05d}.json"
-
-
-def _committed(work: Path, unit: Unit) -> ShardRecord | None:
-    """Return the record of a unit that was finished earlier and whose files are whole."""
-    try:
-        record = ShardRecord.from_json(
-            json.loads(_record_path(work, unit).read_text(encoding="utf-8"))
-        )
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    files = [record.file, *([record.rejects] if record.rejects else [])]
-    return None if any(file_problem(work, file, "full") for file in files) else record
-
-
 def _refuse_changed(plan: Plan) -> None:
-    """Refuse inputs that grew or shrank while they were read."""
-    for source, record in zip(plan.sources, plan.inputs, strict=True):
-        if source.path.stat().st_size != record.bytes:
+    """Refuse inputs that were written to since they were hashed."""
+    for source, record, stamp in zip(plan.sources, plan.inputs, plan.stamps, strict=True):
+        if Stamp.of(source.path.stat()) != stamp:
             raise InputError(
                 "changed while it was being read",
                 place=record.name,

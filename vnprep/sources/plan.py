@@ -59,6 +59,19 @@ class Unit:
         return any(piece.input.compressed for piece in self.pieces)
 
 
+class Stamp(NamedTuple):
+    """What tells that a file was written to: its size, time of change and place on disk."""
+
+    size: int
+    modified_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Stamp:
+        """Take it from what the system says of a file."""
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
 @dataclass(frozen=True)
 class Plan:
     """All work, and the identity of every input (name, size, SHA-256).
@@ -67,11 +80,13 @@ class Plan:
         inputs: the identities.
         units: the work.
         sources: the inputs themselves, in the order of ``inputs``.
+        stamps: of the inputs when they were hashed, likewise.
     """
 
     inputs: tuple[FileRecord, ...]
     units: tuple[Unit, ...]
     sources: tuple[Input, ...]
+    stamps: tuple[Stamp, ...]
 
 
 Progress = Callable[[int], None]
@@ -123,7 +138,7 @@ def make_plan(
         gathered_bytes += record.bytes
     close()
     scan.tell(0)
-    return Plan(tuple(identities), tuple(units), tuple(inputs))
+    return Plan(tuple(identities), tuple(units), tuple(inputs), tuple(scan.stamps))
 
 
 class _Sized(NamedTuple):
@@ -145,6 +160,8 @@ class _Scan:
         self._unpacked, self._unpacked_files = unpacked, 0
         self._progress = progress
         self._untold = 0
+        #: Of every file that was read, in order.
+        self.stamps: list[Stamp] = []
 
     def file(self, item: Input) -> tuple[FileRecord, list[_Sized]]:
         """Return a file's identity and its pieces; one that is not cut is one piece."""
@@ -152,7 +169,8 @@ class _Scan:
         rule = rule_for(item, self._options)
         try:
             with open(item.where, "rb", buffering=0) as file:  # noqa: PTH123 - a million inputs
-                size = os.fstat(file.fileno()).st_size
+                stamp = Stamp.of(os.fstat(file.fileno()))
+                size = stamp.size
                 cutter = None
                 if rule is not None and size > self._unit_bytes:
                     cutter = Cutter(rule, self._options, self._unit_bytes, size)
@@ -180,6 +198,7 @@ class _Scan:
                 place=item.name,
                 remedy="run again once nothing writes to it",
             )
+        self.stamps.append(stamp)
         record = FileRecord(item.name, total, sha256)
         if is_worth_unpacking(item, total, self._unit_bytes):
             return record, self._unpack(item, total)

@@ -20,7 +20,8 @@ from vnprep.interrupts import at_end
 
 #: The argument that means standard input.
 STDIN = "-"
-_LABEL = "<stdin>"
+#: What standard input is called: another text each time.
+STDIN_NAME = "<stdin>"
 _BLOCK = 1 << 20
 
 # The names of what a process has open: another process, a worker, finds other files there.
@@ -61,7 +62,7 @@ def spool(argument: str) -> tuple[str, str]:
         InputError: it cannot be read or copied, or standard input is a terminal.
     """
     is_stdin = argument in (STDIN, "/dev/stdin", "/dev/fd/0")
-    label = _LABEL if is_stdin else argument
+    label = STDIN_NAME if is_stdin else argument
     if label not in _copies:
         _copies[label] = _copy(argument, label, is_stdin)
     return _copies[label], label

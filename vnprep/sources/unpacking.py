@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
+from vnprep.errors import OutputError
 from vnprep.sources.inputs import Input
 from vnprep.sources.opening import open_bytes
 
@@ -27,6 +29,19 @@ def is_worth_unpacking(item: Input, size: int, unit_bytes: int) -> bool:
     return item.compressed and size > unit_bytes // _SHARE
 
 
+def _write(out: BinaryIO, block: bytes, to: Path) -> None:
+    try:
+        out.write(block)
+        out.flush()
+    except OSError as error:  # of this file, not of the one that is read
+        raise OutputError(
+            f"cannot be written ({error.strerror})",
+            place=to,
+            remedy="a large compressed input is unpacked here: make room for all of its text, "
+            "then run the same command again",
+        ) from None
+
+
 def unpack(item: Input, to: Path, feed: Callable[[bytes], None]) -> tuple[Input, int]:
     """Unpack a file.
 
@@ -40,12 +55,12 @@ def unpack(item: Input, to: Path, feed: Callable[[bytes], None]) -> tuple[Input,
 
     Raises:
         InputError: the file is damaged or cut short.
-        OSError: it cannot be written.
+        OutputError: it cannot be written.
     """
     total = 0
     with to.open("wb") as out, open_bytes(item.path) as packed:
         while block := packed.read(_BLOCK):
             feed(block)
-            out.write(block)
+            _write(out, block, to)
             total += len(block)
     return replace(item, where=str(to), compressed=False, label=item.name), total
