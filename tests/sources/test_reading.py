@@ -285,6 +285,21 @@ def test_compressed_inputs_and_damage_to_them(
         _read(path, TEXT)
 
 
+def test_xz_is_streams_and_padding_alone(tmp_path: Path) -> None:
+    options = ReadOptions("text", text_split="line")
+    first, second = (lzma.compress(f"{text}\n".encode() * 9) for text in ("một", "hai"))
+    path = tmp_path / "a.txt.xz"
+    for padding in (0, 4, 8, 1 << 20):
+        _write(path, first + bytes(padding) + second + bytes(padding))
+        assert _kept(_read(path, options)) == [("một",)] * 9 + [("hai",)] * 9
+    flipped = bytes([second[0] ^ 1]) + second[1:]
+    for rest in (flipped, b"junk", bytes(3), bytes(5) + second, b"\n", second[:3], second[:-1]):
+        _write(path, first + rest)
+        with pytest.raises(InputError, match="cannot be read") as caught:
+            _read(path, options)
+        assert caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

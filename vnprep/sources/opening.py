@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from vnprep.errors import InputError
+from vnprep.sources.xz import XzReader
 
 _BUFFER = 1 << 20
 
@@ -48,7 +49,7 @@ def open_bytes(path: Path, start: int = 0) -> Iterator[BinaryIO]:
 def _open(path: Path) -> BinaryIO:
     suffix = path.suffix.lower()
     if suffix == ".xz":
-        return cast(BinaryIO, lzma.open(path, "rb"))
+        return io.BufferedReader(XzReader(path.open("rb")), _BUFFER)
     if suffix in _ARROW:
         stream = pa.input_stream(str(path), compression=_ARROW[suffix])
         return cast(BinaryIO, io.BufferedReader(stream, _BUFFER))
