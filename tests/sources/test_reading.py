@@ -283,6 +283,11 @@ def test_compressed_inputs_and_damage_to_them(
     _write(path, compress(raw)[:-200])
     with pytest.raises(InputError, match="cannot be read"):
         _read(path, TEXT)
+    _write(path, b"")
+    with pytest.raises(InputError, match="cut short"):
+        _read(path, TEXT)
+    _write(path, compress(b""))
+    assert _read(path, TEXT) == []
 
 
 def test_xz_is_streams_and_padding_alone(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def open_bytes(path: Path, start: int = 0) -> Iterator[BinaryIO]:
 
 def _open(path: Path) -> BinaryIO:
     suffix = path.suffix.lower()
+    if (suffix == ".xz" or suffix in _ARROW) and not path.stat().st_size:
+        raise EOFError("cut short: not even its header is there")  # to the decoders, an empty text
     if suffix == ".xz":
         return io.BufferedReader(XzReader(path.open("rb")), _BUFFER)
     if suffix in _ARROW:
