@@ -96,6 +96,35 @@ def test_damage_is_an_error(tmp_path: Path, ending: str, write: Write) -> None:
             _read(path)
 
 
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_a_stream_cut_between_two_messages_is_damaged(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "a.arrow"
+    batch = pa.record_batch({"text": [f"câu {number}" for number in range(rows)]})
+    ends = []
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+        for _ in range(3):
+            writer.write_batch(batch)
+            ends.append(sink.tell())
+    assert len(_read(path, ReadOptions("text"))) == 3 * rows
+    whole = path.read_bytes()
+    for end in ends:
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError, match="without its end mark"):
+            _read(path, ReadOptions("text"))
+
+
+def test_a_stream_of_the_old_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    old = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4, use_legacy_format=True)
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, TABLE.schema, options=old) as writer:
+        writer.write_table(TABLE)
+    assert not path.read_bytes().startswith(b"\xff")
+    assert len(_read(path)) == TABLE.num_rows
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="not a readable Arrow file"):
+        _read(path)
+
+
 def test_groups_are_read_apart(tmp_path: Path) -> None:
     for write, name in ((_parquet, "a.parquet"), (_ipc_file, "a.arrow")):
         write(TABLE, tmp_path / name)

@@ -27,6 +27,7 @@ _ROWS = 8192
 _BYTES = 4 << 20
 _NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
 _MAGIC = b"ARROW1"
+_CONTINUATION = b"\xff" * 4
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,10 @@ def _opened(item: Input) -> Iterator[_Table]:
 def _refuse_cut_stream(path: Path) -> None:
     """A stream that lost its end reads as a shorter one, but for its end mark."""
     with path.open("rb") as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - 4, 0))
-        if file.read() != bytes(4):
+        # Before Arrow 0.15 a message, and so the mark, did not begin with these bytes.
+        mark = bytes(4) if file.read(4) != _CONTINUATION else _CONTINUATION + bytes(4)
+        file.seek(max(file.seek(0, os.SEEK_END) - len(mark), 0))
+        if file.read() != mark:
             raise pa.ArrowInvalid("an Arrow stream without its end mark")
 
 
