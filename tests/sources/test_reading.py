@@ -110,6 +110,16 @@ def test_a_line_over_the_limit_is_rejected_without_being_held(tmp_path: Path) ->
     assert _reasons(items) == [(2, 7, "too-large")]
 
 
+def test_a_paragraph_over_the_limit_is_rejected_to_its_end(tmp_path: Path) -> None:
+    options = ReadOptions("text", text_split="paragraph", max_record_bytes=13)
+    long = "một\nhai\nba\nbốn\nnăm"
+    path = _write(tmp_path / "a.txt", f"{long}\n\nđủ\nđủ b\n\nđủ\nđủ bé\n \n{long}")
+    items = _read(path, options)
+    assert _kept(items) == [("đủ\nđủ b",)], "this one has as many bytes as there may be"
+    assert _reasons(items) == [(1, 0, "too-large"), (10, 40, "too-large"), (13, 58, "too-large")]
+    assert [item.excerpt for item in items if isinstance(item, Excluded)] == ["một", "đủ", "một"]
+
+
 def test_csv_quotes_line_breaks_and_bad_rows(tmp_path: Path) -> None:
     text = (
         'request,response,note\n"Bật, rồi tắt","Đã ""bật""\nrồi tắt",x\n'
