@@ -20,6 +20,7 @@ from vnprep.shards.ledger import Excluded
 from vnprep.sources.plan import Piece, find_inputs
 from vnprep.sources.reading import read_records
 from vnprep.sources.records import Record
+from vnprep.sources.sniff import sniff
 
 TEXT = ReadOptions("text")
 PAIRS = ReadOptions("pairs")
@@ -93,6 +94,37 @@ def test_jsonl_rejects_bad_lines_and_goes_on(tmp_path: Path) -> None:
         offset = item.origin.byte_offset
         assert offset is not None
         assert raw[offset:].startswith(lines[item.origin.line - 1].encode())
+
+
+def test_numbers_of_any_length_are_read_and_are_no_text(tmp_path: Path) -> None:
+    many = "9" * 5000
+    lines = [
+        f'{{"n": {many}, "m": [-{many}.5e{many}], "text": "a"}}',
+        f'{{"text": {many}}}',
+        '{"text": -1.5}',
+        '{"text": Infinity}',
+        "7",
+    ]
+    path = _write(tmp_path / "a.jsonl", "\n".join(lines))
+    items = _read(path, TEXT)
+    assert _kept(items) == [("a",)]
+    bad = [item for item in items if isinstance(item, Excluded)]
+    not_text = ("not-text", "'text' is number, not text")
+    assert [(item.reason, item.detail) for item in bad] == [
+        *[not_text] * 3,
+        ("bad-json", "a number, not an object"),
+    ]
+    role = f'{{"messages": [{{"role": {many}, "content": "x"}}]}}'
+    (item,) = _read(_write(tmp_path / "b.jsonl", role), PAIRS)
+    assert isinstance(item, Excluded)
+    assert item.detail == f"message 0 is from {many}, expected 'user'"
+    (found,) = find_inputs([str(_write(tmp_path / "c.json", f"{lines[0]}\n{lines[0]}\n"))], None)
+    assert found.format == "jsonl"
+    assert sniff(found, PAIRS).layout == "text"
+    (found,) = find_inputs(
+        [str(_write(tmp_path / "d.jsonl", lines[0].replace("text", "request")))], None
+    )
+    assert sniff(found, PAIRS).layout == "pairs"
 
 
 def test_a_line_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
