@@ -111,6 +111,23 @@ def test_a_file_given_twice_is_refused_under_any_spelling(tmp_path: Path) -> Non
     assert _find("d")[0] == ["d/a.txt", "d/hard.txt"]
 
 
+@pytest.mark.parametrize(
+    "sign", ["\xa0", "\u202f", "👨\u200d👩", "\u3000", "e\u0301", "\U000e0100"]
+)
+def test_names_may_hold_any_sign(tmp_path: Path, sign: str) -> None:
+    _write(tmp_path, f"d/a{sign}b.txt")
+    assert _find("d")[0] == [f"d/a{sign}b.txt"]
+
+
+@pytest.mark.parametrize("sign", ["\n", "\t", "\x1b", "\x7f", "\x85", "\udcff"])
+def test_names_with_control_characters_or_of_other_bytes_are_refused(
+    tmp_path: Path, sign: str
+) -> None:
+    _write(tmp_path, f"d/a{sign}b.txt")
+    with pytest.raises(InputError, match="not valid UTF-8 or holds control characters"):
+        _find("d")
+
+
 def test_links_that_lead_nowhere_and_folders_that_cannot_be_read_are_named(
     tmp_path: Path,
 ) -> None:
