@@ -72,6 +72,8 @@ json_lines = st.one_of(
             b'{"text":"a","x":"\xff"}',
             b'{"text":"a","text":"b"}',
             b'{"text":"a","x":1,"x":2}',
+            b'{"text":"a","x":%s}' % (b"9" * 5000),
+            b'{"text":-1.5e%s}' % (b"9" * 5000),
             b'["a"]',
             b"\xef\xbb\xbf{}",
             b'{"request":"a","response":"b"}',
@@ -142,6 +144,8 @@ def lines_of(data: bytes, limit: int) -> list[Line | Excluded]:
 @example(b'{"text":"a"} {"text":"b"}\n{"text":\n"c"}\n', TEXT, 99)
 @example(b'{"text":"a"}{"text":"b"}\n{}\n\n', TEXT, 99)
 @example(b'{"text":"a"}{"text":"b"}\n{"x":\n{"y":1},"text":"c"}\n', TEXT, 99)
+@example(b'{"text":"a","x":%s}\n' % (b"9" * 5000), TEXT, 1 << 20)
+@example(b'{"text":"a","x":-%s}\n{bad}\n' % (b"9" * 5000), TEXT, 1 << 20)
 def test_jsonl(data: bytes, options: ReadOptions, limit: int) -> None:
     chunks = read_chunks(io.BytesIO(data), "f", limit=limit)
     found = by_batch(coalesce(read_jsonl_batches(chunks, 0, options)))

@@ -55,6 +55,30 @@ def test_what_a_folder_passes_over_is_counted_and_the_first_three_named(tmp_path
     ]
 
 
+def test_a_link_is_passed_over_only_for_a_file_that_is_read_as_itself(tmp_path: Path) -> None:
+    _write(tmp_path, "in/own.txt", "in/x.y/deep.txt", "in2/near.txt", "in/notes.pdf")
+    _write(tmp_path, "in/old/tokenizer.json", "in/old/shard-00000.arrow", "in/old/of.txt")
+    for name, target in (
+        ("near", "../in2/near.txt"),
+        ("of", "old/of.txt"),
+        ("notes", "notes.pdf"),
+        ("again", "./x.y/deep.txt"),
+        ("chain", "again.txt"),
+    ):
+        (tmp_path / f"in/{name}.txt").symlink_to(target)
+    (tmp_path / "linked").symlink_to("in")
+    read = ["near.txt", "notes.txt", "of.txt", "own.txt", "x.y/deep.txt"]
+    for folder in ("in", "linked", tmp_path / "in", "in2/../in"):
+        names, told = _find(folder)
+        assert names == [f"{folder}/{name}" for name in read]
+        (line,) = [line for line in told if "read as themselves" in line]
+        assert line.endswith(
+            "passed over 2 links to files that are read as themselves: again.txt, chain.txt"
+        )
+    os.chdir("in")
+    assert _find(".")[0] == read
+
+
 def test_data_sets_inside_an_input_folder_are_no_input(tmp_path: Path) -> None:
     _write(tmp_path, "d/a.txt", "d/out/b.jsonl", "d/old/tokenizer.json", "d/old/shard-00000.arrow")
     _write(tmp_path, "d/old/shard-00000.rejects.jsonl", "d/kept/tokenizer.json")
@@ -85,6 +109,23 @@ def test_a_file_given_twice_is_refused_under_any_spelling(tmp_path: Path) -> Non
         _find("d/a.txt", "link.txt")
     os.link("d/a.txt", "d/hard.txt")
     assert _find("d")[0] == ["d/a.txt", "d/hard.txt"]
+
+
+@pytest.mark.parametrize(
+    "sign", ["\xa0", "\u202f", "👨\u200d👩", "\u3000", "e\u0301", "\U000e0100"]
+)
+def test_names_may_hold_any_sign(tmp_path: Path, sign: str) -> None:
+    _write(tmp_path, f"d/a{sign}b.txt")
+    assert _find("d")[0] == [f"d/a{sign}b.txt"]
+
+
+@pytest.mark.parametrize("sign", ["\n", "\t", "\x1b", "\x7f", "\x85", "\udcff"])
+def test_names_with_control_characters_or_of_other_bytes_are_refused(
+    tmp_path: Path, sign: str
+) -> None:
+    _write(tmp_path, f"d/a{sign}b.txt")
+    with pytest.raises(InputError, match="not valid UTF-8 or holds control characters"):
+        _find("d")
 
 
 def test_links_that_lead_nowhere_and_folders_that_cannot_be_read_are_named(

@@ -20,6 +20,7 @@ from vnprep.shards.ledger import Excluded
 from vnprep.sources.plan import Piece, find_inputs
 from vnprep.sources.reading import read_records
 from vnprep.sources.records import Record
+from vnprep.sources.sniff import sniff
 
 TEXT = ReadOptions("text")
 PAIRS = ReadOptions("pairs")
@@ -95,6 +96,37 @@ def test_jsonl_rejects_bad_lines_and_goes_on(tmp_path: Path) -> None:
         assert raw[offset:].startswith(lines[item.origin.line - 1].encode())
 
 
+def test_numbers_of_any_length_are_read_and_are_no_text(tmp_path: Path) -> None:
+    many = "9" * 5000
+    lines = [
+        f'{{"n": {many}, "m": [-{many}.5e{many}], "text": "a"}}',
+        f'{{"text": {many}}}',
+        '{"text": -1.5}',
+        '{"text": Infinity}',
+        "7",
+    ]
+    path = _write(tmp_path / "a.jsonl", "\n".join(lines))
+    items = _read(path, TEXT)
+    assert _kept(items) == [("a",)]
+    bad = [item for item in items if isinstance(item, Excluded)]
+    not_text = ("not-text", "'text' is number, not text")
+    assert [(item.reason, item.detail) for item in bad] == [
+        *[not_text] * 3,
+        ("bad-json", "a number, not an object"),
+    ]
+    role = f'{{"messages": [{{"role": {many}, "content": "x"}}]}}'
+    (item,) = _read(_write(tmp_path / "b.jsonl", role), PAIRS)
+    assert isinstance(item, Excluded)
+    assert item.detail == f"message 0 is from {many}, expected 'user'"
+    (found,) = find_inputs([str(_write(tmp_path / "c.json", f"{lines[0]}\n{lines[0]}\n"))], None)
+    assert found.format == "jsonl"
+    assert sniff(found, PAIRS).layout == "text"
+    (found,) = find_inputs(
+        [str(_write(tmp_path / "d.jsonl", lines[0].replace("text", "request")))], None
+    )
+    assert sniff(found, PAIRS).layout == "pairs"
+
+
 def test_a_line_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.tsv", b"request\tresponse\nA\tB\n\xd0\xcf\tC\nD\tE\n")
     items = _read(path, PAIRS)
@@ -108,6 +140,16 @@ def test_a_line_over_the_limit_is_rejected_without_being_held(tmp_path: Path) ->
     items = _read(path, options)
     assert _kept(items) == [("ngắn",), ("sau",)]
     assert _reasons(items) == [(2, 7, "too-large")]
+
+
+def test_a_paragraph_over_the_limit_is_rejected_to_its_end(tmp_path: Path) -> None:
+    options = ReadOptions("text", text_split="paragraph", max_record_bytes=13)
+    long = "một\nhai\nba\nbốn\nnăm"
+    path = _write(tmp_path / "a.txt", f"{long}\n\nđủ\nđủ b\n\nđủ\nđủ bé\n \n{long}")
+    items = _read(path, options)
+    assert _kept(items) == [("đủ\nđủ b",)], "this one has as many bytes as there may be"
+    assert _reasons(items) == [(1, 0, "too-large"), (10, 40, "too-large"), (13, 58, "too-large")]
+    assert [item.excerpt for item in items if isinstance(item, Excluded)] == ["một", "đủ", "một"]
 
 
 def test_csv_quotes_line_breaks_and_bad_rows(tmp_path: Path) -> None:
@@ -283,6 +325,26 @@ def test_compressed_inputs_and_damage_to_them(
     _write(path, compress(raw)[:-200])
     with pytest.raises(InputError, match="cannot be read"):
         _read(path, TEXT)
+    _write(path, b"")
+    with pytest.raises(InputError, match="cut short"):
+        _read(path, TEXT)
+    _write(path, compress(b""))
+    assert _read(path, TEXT) == []
+
+
+def test_xz_is_streams_and_padding_alone(tmp_path: Path) -> None:
+    options = ReadOptions("text", text_split="line")
+    first, second = (lzma.compress(f"{text}\n".encode() * 9) for text in ("một", "hai"))
+    path = tmp_path / "a.txt.xz"
+    for padding in (0, 4, 8, 1 << 20):
+        _write(path, first + bytes(padding) + second + bytes(padding))
+        assert _kept(_read(path, options)) == [("một",)] * 9 + [("hai",)] * 9
+    flipped = bytes([second[0] ^ 1]) + second[1:]
+    for rest in (flipped, b"junk", bytes(3), bytes(5) + second, b"\n", second[:3], second[:-1]):
+        _write(path, first + rest)
+        with pytest.raises(InputError, match="cannot be read") as caught:
+            _read(path, options)
+        assert caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ import pytest
 from vnprep.config import ReadOptions
 from vnprep.errors import InputError
 from vnprep.shards.ledger import Excluded
+from vnprep.sources.batch import TextBatch
+from vnprep.sources.batches import read_batches
 from vnprep.sources.inputs import find_inputs
 from vnprep.sources.plan import Piece
 from vnprep.sources.reading import read_records
@@ -96,6 +98,35 @@ def test_damage_is_an_error(tmp_path: Path, ending: str, write: Write) -> None:
             _read(path)
 
 
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_a_stream_cut_between_two_messages_is_damaged(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "a.arrow"
+    batch = pa.record_batch({"text": [f"câu {number}" for number in range(rows)]})
+    ends = []
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+        for _ in range(3):
+            writer.write_batch(batch)
+            ends.append(sink.tell())
+    assert len(_read(path, ReadOptions("text"))) == 3 * rows
+    whole = path.read_bytes()
+    for end in ends:
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError, match="without its end mark"):
+            _read(path, ReadOptions("text"))
+
+
+def test_a_stream_of_the_old_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    old = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4, use_legacy_format=True)
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, TABLE.schema, options=old) as writer:
+        writer.write_table(TABLE)
+    assert not path.read_bytes().startswith(b"\xff")
+    assert len(_read(path)) == TABLE.num_rows
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="not a readable Arrow file"):
+        _read(path)
+
+
 def test_groups_are_read_apart(tmp_path: Path) -> None:
     for write, name in ((_parquet, "a.parquet"), (_ipc_file, "a.arrow")):
         write(TABLE, tmp_path / name)
@@ -147,6 +178,96 @@ def test_text_types_and_messages(tmp_path: Path) -> None:
     (item,) = _read(tmp_path / "a.arrow", ReadOptions("text"))
     assert isinstance(item, Excluded)
     assert item.reason == "not-text"
+
+
+def _by_batch(path: Path, options: ReadOptions) -> list[TextBatch]:
+    (item,) = find_inputs([str(path)], options.format)
+    return list(read_batches(Piece(item, 0, None, 1), 0, options))
+
+
+@CONTAINERS
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())],
+    ids=str,
+)
+def test_a_row_over_the_limit_is_rejected_alone(
+    tmp_path: Path, ending: str, write: Write, kind: pa.DataType
+) -> None:
+    options = ReadOptions("pairs", max_record_bytes=60)
+    requests = ["", "ngắn", None, "ư" * 30, "ư" * 30, "x" * 61, "sau", "\0", "dài" * 999]
+    responses = ["a", "b", "c", "", "z", "d", "e", "f", "g"]
+    path = tmp_path / f"a{ending}"
+    columns = {"request": pa.array(requests).cast(kind), "response": pa.array(responses)}
+    write(pa.table(columns), path)
+    items = _read(path, options)
+    found = [(item.origin.line, item.reason) for item in items if isinstance(item, Excluded)]
+    assert found == [
+        (1, "empty-request"),
+        (3, "missing-field"),
+        (4, "empty-response"),  # as long as a row may be
+        (5, "too-large"),
+        (6, "too-large"),
+        (8, "nul-character"),
+        (9, "too-large"),
+    ]
+    excerpts = [item.excerpt for item in items if getattr(item, "reason", "") == "too-large"]  # type: ignore[union-attr]
+    assert excerpts == ["ư" * 30, "x" * 61, "dài" * 40]
+    batches = _by_batch(path, options)
+    assert [item for batch in batches for item in batch.excluded] == [
+        item for item in items if isinstance(item, Excluded)
+    ]
+    kept = [text for batch in batches for text in batch.texts.to_pylist()]
+    assert kept == ["ngắn", "b", "sau", "e"]
+
+
+@CONTAINERS
+def test_messages_over_the_limit_are_rejected_alone(
+    tmp_path: Path, ending: str, write: Write
+) -> None:
+    def chat(content: str | None) -> list[dict[str, str | None]]:
+        return [{"role": "user", "content": content}, {"role": "assistant", "content": "y"}]
+
+    contents = [chat("x"), chat("x" * 87), None, chat(None), [], chat("x" * 86), chat("z")]
+    path = tmp_path / f"a{ending}"
+    write(pa.table({"messages": contents}), path)
+    options = ReadOptions("pairs", max_record_bytes=100)  # 14 are those of the roles and "y"
+    for items in (
+        _read(path, options),
+        [item for batch in _by_batch(path, options) for item in batch.excluded],
+    ):
+        bad = [item for item in items if isinstance(item, Excluded)]
+        assert [(item.origin.line, item.reason) for item in bad] == [
+            (2, "too-large"),
+            (3, "bad-messages"),
+            (4, "bad-messages"),
+            (5, "bad-messages"),
+        ]
+        assert "x" * 80 in bad[0].excerpt
+
+
+@CONTAINERS
+@pytest.mark.parametrize("encoded", [True, False])
+def test_texts_that_are_stored_once_do_not_fill_the_memory(
+    tmp_path: Path, ending: str, write: Write, encoded: bool
+) -> None:
+    texts = pa.array(["một"] * 3000 + [f"{number % 3} " * 5000 for number in range(3000)])
+    path = tmp_path / f"a{ending}"
+    table = pa.table({"text": texts.dictionary_encode() if encoded else texts})
+    if write is _parquet:
+        pq.write_table(table, path)
+        assert path.stat().st_size < 100_000
+    elif write is _feather:
+        feather.write_feather(table, str(path), compression="zstd")
+    else:
+        start = pa.ipc.new_file if write is _ipc_file else pa.ipc.new_stream
+        with pa.OSFile(str(path), "wb") as sink, start(sink, table.schema) as writer:
+            writer.write_table(table)
+    batches = _by_batch(path, ReadOptions("text"))
+    assert max(batch.nbytes for batch in batches) <= 4 << 20
+    assert [text for batch in batches for text in batch.texts.to_pylist()] == texts.to_pylist()
+    assert [line for batch in batches for line in batch.line.tolist()] == list(range(1, 6001))
+    assert len(batches) < 25
 
 
 def test_compressed_tables_and_other_files_are_refused(tmp_path: Path) -> None:

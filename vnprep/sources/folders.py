@@ -42,7 +42,16 @@ class Folder:
         Raises:
             InputError: a folder cannot be read, or the whole is a data set of vnprep.
         """
-        return self._walk(self._place)
+        found = list(self._walk(self._place))
+        # Which files are read as themselves is known when all have been seen.
+        links = any(is_link for _, is_link in found)
+        files = {self._real(path) for path, is_link in found if links and not is_link}
+        for path, is_link in found:
+            # A link that leads nowhere goes on: whoever opens it says so.
+            if is_link and os.path.realpath(path) in files:
+                self._pass("links to files that are read as themselves", path)
+            else:
+                yield path
 
     def passed_over(self) -> list[str]:
         """Return a line for each kind of thing that was passed over, naming the first few."""
@@ -53,7 +62,8 @@ class Folder:
             lines.append(f"{self._place}: passed over {count:,} {what}: {', '.join(names)}{more}")
         return lines
 
-    def _walk(self, folder: str) -> Iterator[str]:
+    def _walk(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Yield the files that are wanted, and whether each is a link."""
         try:
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
@@ -74,7 +84,7 @@ class Folder:
                 else:
                     yield from self._walk(_plain(entry.path))
             elif self._is_wanted(entry):
-                yield _plain(entry.path)
+                yield _plain(entry.path), entry.is_symlink()
 
     def _is_data_set(self, folder: str, names: set[str]) -> bool:
         if self._out is not None and os.path.realpath(folder) == self._out:
@@ -96,29 +106,23 @@ class Folder:
         if self._endings is not None and ending_of(entry.name)[0] not in self._endings:
             self._pass("files whose ending tells no format that is read", entry.path)
             return False
-        if entry.is_symlink():
-            # A link that leads nowhere goes on: whoever opens it says so.
-            target = os.path.realpath(entry.path)
-            if os.path.isfile(target) and self._is_visited(target):  # noqa: PTH113
-                self._pass("links to files that are read as themselves", entry.path)
-                return False
-        elif not entry.is_file():
+        if not entry.is_symlink() and not entry.is_file():
             self._pass("pipes, sockets and devices", entry.path)
             return False
         return True
 
-    def _is_visited(self, target: str) -> bool:
-        """Tell whether the walk meets a file (a path without links) by itself."""
-        inside = target.removeprefix(self._root.rstrip(os.sep))
-        if inside == target or f"{os.sep}." in inside:
-            return False
-        return self._endings is None or ending_of(target)[0] in self._endings
+    def _real(self, path: str) -> str:
+        """Return the path without links of a file that is none: the walk follows no links."""
+        return os.path.join(self._root, self._below(path))  # noqa: PTH118 - a million files
+
+    def _below(self, path: str) -> str:
+        return path.removeprefix(self._place.rstrip(os.sep) + os.sep)
 
     def _pass(self, what: str, path: str) -> None:
         self._counts[what] = self._counts.get(what, 0) + 1
         names = self._passed.setdefault(what, [])
         if len(names) < _NAMED:
-            names.append(path.removeprefix(self._place.rstrip(os.sep) + os.sep))
+            names.append(self._below(path))
 
 
 def _plain(path: str) -> str:

@@ -9,12 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category
 
 from vnprep.errors import InputError
 from vnprep.sources.folders import Folder
 from vnprep.sources.formats import COMPRESSIONS, FORMAT_NAMES, FORMATS, ending_of
 from vnprep.sources.json_values import json_kind
 from vnprep.sources.spool import STDIN, is_stream, spool
+
+# Control characters; and surrogates, which stand for bytes that are not UTF-8.
+_REFUSED = frozenset({"Cc", "Cs"})
 
 Tell = Callable[[str], None]
 
@@ -68,7 +72,8 @@ def find_inputs(
     for argument in arguments:
         found += _expand(argument, format_name, out, tell)
     for item in found:
-        if not item.name.isprintable():
+        # What is printable need not be looked at closer, and nearly every name is.
+        if not item.name.isprintable() and _REFUSED.intersection(map(category, item.name)):
             raise InputError(
                 "the file's name is not valid UTF-8 or holds control characters",
                 place=item.name.encode("utf-8", "backslashreplace").decode("utf-8"),

@@ -8,7 +8,6 @@ a bracket that is never closed takes what follows it along.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import BinaryIO
 
 from vnprep.shards.ledger import Excluded
 from vnprep.shards.schema import Origin
+from vnprep.sources.jsonl import decode_json
 from vnprep.sources.lines import Line, decode
 from vnprep.sources.opening import open_bytes
 from vnprep.sources.records import rejected
@@ -50,7 +50,7 @@ def json_kind(path: Path) -> str:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(decode_json(line.decode()), dict)
     except (ValueError, RecursionError):
         return False
 

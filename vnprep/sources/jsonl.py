@@ -36,7 +36,7 @@ def read_jsonl(
 
 def _row(line: Line, wanted: Collection[str]) -> TableRow | Excluded:
     try:
-        value = _DECODER.decode(line.text)
+        value = decode_json(line.text)
     except RecursionError:
         return rejected(line.origin, "bad-json", "nested too deep", line.text)
     except ValueError as error:
@@ -57,4 +57,29 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return AmbiguousObject(fields, {name for name in names if names.count(name) > 1})
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+class number:
+    """A number as it is written; rejects show the name beside those of ``dict`` and ``list``.
+
+    It is never computed with, and Python refuses to convert one of very many digits.
+    """
+
+    def __init__(self, written: str) -> None:
+        self._written = written
+
+    def __repr__(self) -> str:
+        return self._written
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=number, parse_float=number, parse_constant=number
+)
+
+
+def decode_json(text: str) -> object:
+    """Return a JSON value in which numbers are not converted.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deep.
+    """
+    return _DECODER.decode(text)

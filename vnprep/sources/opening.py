@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from vnprep.errors import InputError
+from vnprep.sources.xz import XzReader
 
 _BUFFER = 1 << 20
 
@@ -47,8 +48,10 @@ def open_bytes(path: Path, start: int = 0) -> Iterator[BinaryIO]:
 
 def _open(path: Path) -> BinaryIO:
     suffix = path.suffix.lower()
+    if (suffix == ".xz" or suffix in _ARROW) and not path.stat().st_size:
+        raise EOFError("cut short: not even its header is there")  # to the decoders, an empty text
     if suffix == ".xz":
-        return cast(BinaryIO, lzma.open(path, "rb"))
+        return io.BufferedReader(XzReader(path.open("rb")), _BUFFER)
     if suffix in _ARROW:
         stream = pa.input_stream(str(path), compression=_ARROW[suffix])
         return cast(BinaryIO, io.BufferedReader(stream, _BUFFER))

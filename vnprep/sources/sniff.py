@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from vnprep.sources.delimited import SEP_LINE, split_header
 from vnprep.sources.fields import SEED_FIELDS
 from vnprep.sources.inputs import Input
 from vnprep.sources.json_values import read_values
+from vnprep.sources.jsonl import decode_json
 from vnprep.sources.lines import read_lines
 from vnprep.sources.opening import open_bytes
 from vnprep.sources.tables import table_names
@@ -39,7 +39,7 @@ def _layout(item: Input, options: ReadOptions) -> Layout:
     line = _first_line(item)
     if item.format in ("jsonl", "json"):
         try:
-            value = json.loads(line)
+            value = decode_json(line)
         except (ValueError, RecursionError):
             return "text"
         return _by_fields(value if isinstance(value, dict) else (), options)

@@ -15,6 +15,7 @@ from vnprep.sources.assemble import Rows, assemble
 from vnprep.sources.batch import TextBatch
 from vnprep.sources.plan import Piece
 from vnprep.sources.records import Record, from_row
+from vnprep.sources.table_sizes import row_bytes
 from vnprep.sources.tables import table_batches, table_rows
 
 
@@ -30,11 +31,13 @@ def _batch(
     batch: pa.RecordBatch, first: int, name: str, source: int, options: ReadOptions
 ) -> TextBatch:
     lines = np.arange(first, first + batch.num_rows, dtype=np.int64)
+    large = row_bytes(batch) > options.max_record_bytes
     texts = [_as_texts(column) for column in batch.columns]
     # Chat messages are one column of lists; other types and bad bytes are told row by row.
     width = 1 if options.layout == "text" else 2
     plain = np.full(batch.num_rows, len(texts) == width and None not in texts)
     columns = [text for text in texts if text is not None] if plain.all() else []
+    plain &= ~large
     for column in columns:
         if column.null_count:
             plain &= column.is_valid().to_numpy(zero_copy_only=False)
@@ -45,7 +48,7 @@ def _batch(
         lines[plain],
         np.full(int(plain.sum()), NO_OFFSET, dtype=np.int64),
     )
-    others = _with_care(batch, first, name, options, plain)
+    others = _with_care(batch, first, name, options, plain, large)
     return assemble(rows, source, name, others)
 
 
@@ -64,11 +67,22 @@ def _as_texts(column: pa.Array) -> pa.LargeStringArray | None:
 
 
 def _with_care(
-    batch: pa.RecordBatch, first: int, name: str, options: ReadOptions, plain: NDArray[np.bool_]
+    batch: pa.RecordBatch,
+    first: int,
+    name: str,
+    options: ReadOptions,
+    plain: NDArray[np.bool_],
+    large: NDArray[np.bool_],
 ) -> list[Record | Excluded]:
     rows = (
         row
         for place in np.flatnonzero(~plain).tolist()
-        for row in table_rows(batch.slice(place, 1), name, first + place)
+        for row in table_rows(
+            batch.slice(place, 1),
+            name,
+            first + place,
+            large[place : place + 1],
+            options.max_record_bytes,
+        )
     )
     return [row if isinstance(row, Excluded) else from_row(row, options) for row in rows]

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vnprep.config import ReadOptions
 from vnprep.errors import InputError
@@ -22,11 +24,17 @@ from vnprep.shards.schema import Origin
 from vnprep.sources.fields import check_names, column_names, wanted_fields
 from vnprep.sources.inputs import Input
 from vnprep.sources.records import TableRow, rejected
+from vnprep.sources.table_sizes import gathered, parts, row_bytes, too_large
 
 _ROWS = 8192
 _BYTES = 4 << 20
+# How many rows to read at once before their length is known.
+_FEW_ROWS = 128
+# Encodings of Parquet that take as many bytes as the texts.
+_AS_LONG = frozenset({"PLAIN", "RLE", "BIT_PACKED"})
 _NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
 _MAGIC = b"ARROW1"
+_CONTINUATION = b"\xff" * 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ def read_table(
 
     Args:
         item: the file.
-        options: which columns are wanted.
+        options: which columns are wanted, and how long a row may be.
         start, end: numbers of groups; no end means all.
         first_row: the number of the first row of group ``start``.
 
@@ -53,7 +61,8 @@ def read_table(
     """
     number = first_row
     for batch in table_batches(item, options, start, end):
-        yield from table_rows(batch, item.name, number)
+        limit = options.max_record_bytes
+        yield from table_rows(batch, item.name, number, row_bytes(batch) > limit, limit)
         number += batch.num_rows
 
 
@@ -112,7 +121,20 @@ class _Parquet:
         for number in range(start, end):
             group = self.group(number)
             rows = _rows_a_batch(group.rows, group.bytes)
-            yield from self._file.iter_batches(rows, row_groups=[number], columns=list(columns))
+            if self._is_packed(number):
+                rows = min(rows, _FEW_ROWS)
+            batches = self._file.iter_batches(rows, row_groups=[number], columns=list(columns))
+            for batch in gathered(batches, _BYTES, _ROWS):
+                yield from parts(batch, _BYTES)
+
+    def _is_packed(self, number: int) -> bool:
+        """Tell whether texts of a group may take more bytes when they are read."""
+        about = self._file.metadata.row_group(number)
+        chunks = map(about.column, range(about.num_columns))
+        return any(
+            chunk.physical_type == "BYTE_ARRAY" and not _AS_LONG.issuperset(chunk.encodings)
+            for chunk in chunks
+        )
 
 
 class _ArrowFile:
@@ -180,15 +202,17 @@ def _opened(item: Input) -> Iterator[_Table]:
 def _refuse_cut_stream(path: Path) -> None:
     """A stream that lost its end reads as a shorter one, but for its end mark."""
     with path.open("rb") as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - 4, 0))
-        if file.read() != bytes(4):
+        # Before Arrow 0.15 a message, and so the mark, did not begin with these bytes.
+        mark = bytes(4) if file.read(4) != _CONTINUATION else _CONTINUATION + bytes(4)
+        file.seek(max(file.seek(0, os.SEEK_END) - len(mark), 0))
+        if file.read() != mark:
             raise pa.ArrowInvalid("an Arrow stream without its end mark")
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     rows = _rows_a_batch(batch.num_rows, batch.nbytes)
     for start in range(0, batch.num_rows, rows):
-        yield batch.slice(start, rows)
+        yield from parts(batch.slice(start, rows), _BYTES)
 
 
 def _rows_a_batch(rows: int, size: int) -> int:
@@ -196,17 +220,31 @@ def _rows_a_batch(rows: int, size: int) -> int:
     return min(max(_BYTES * rows // max(size, 1), 1), _ROWS)
 
 
-def table_rows(batch: pa.RecordBatch, source: str, first: int) -> Iterator[TableRow | Excluded]:
-    """Yield the rows of a batch one at a time; ``first`` is the number of the first."""
+def table_rows(
+    batch: pa.RecordBatch, source: str, first: int, large: NDArray[np.bool_], limit: int
+) -> Iterator[TableRow | Excluded]:
+    """Yield the rows of a batch one at a time.
+
+    Args:
+        batch: the rows.
+        source: the name to report.
+        first: the number of the first row.
+        large: which rows are rejected as longer than the limit, [rows].
+        limit: the limit, in bytes.
+    """
     try:
-        values = batch.to_pylist()
+        values = None if large.any() else batch.to_pylist()
     except UnicodeDecodeError:
         # Arrow does not look into its strings: find the row, the others survive.
-        for place in range(batch.num_rows):
-            yield _one_row(batch.slice(place, 1), Origin(source, first + place, None))
-        return
-    for number, fields in enumerate(values, start=first):
-        yield TableRow(fields, Origin(source, number, None))
+        values = None
+    for place in range(batch.num_rows):
+        origin = Origin(source, first + place, None)
+        if values is not None:
+            yield TableRow(values[place], origin)
+        elif large[place]:
+            yield too_large(batch.slice(place, 1), origin, limit)
+        else:
+            yield _one_row(batch.slice(place, 1), origin)
 
 
 def _one_row(batch: pa.RecordBatch, origin: Origin) -> TableRow | Excluded:

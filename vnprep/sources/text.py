@@ -41,24 +41,27 @@ def by_paragraph(
 ) -> Iterator[Record | Excluded]:
     """Read runs of lines between blank ones as documents; their line breaks are kept.
 
-    A line that cannot be read rejects itself; the rest of its paragraph survives.
+    A line that cannot be read rejects itself; the rest of its paragraph survives. A paragraph of
+    too many bytes is rejected as a whole, without being held in memory.
     """
+    limit = options.max_record_bytes
     paragraph: list[Line] = []
     size = 0
     for line in lines:
         if isinstance(line, Excluded):
             yield line
-        elif line.text.strip():
+        elif not line.text.strip():
+            if paragraph:
+                yield _joined(paragraph)
+            paragraph, size = [], 0
+        elif size <= limit:
             paragraph.append(line)
-            size += len(line.text) + 1
-            if size <= options.max_record_bytes:
-                continue
-            detail = f"a paragraph of more than {options.max_record_bytes:,} characters"
-            yield rejected(paragraph[0].origin, "too-large", detail)
-            paragraph, size = [], 0
-        elif paragraph:
-            yield _joined(paragraph)
-            paragraph, size = [], 0
+            size += len(line.text.encode()) + (len(paragraph) > 1)
+            if size > limit:
+                # What follows, up to the next blank line, is its end and no document.
+                detail = f"a paragraph of more than {limit:,} bytes"
+                yield rejected(paragraph[0].origin, "too-large", detail, paragraph[0].text)
+                paragraph = []
     if paragraph:
         yield _joined(paragraph)
 
