@@ -102,3 +102,16 @@ def test_the_command_line_says_it_and_exits_1(vnprep: Any, bpe_path: Path, sourc
     assert "too many rejects: 200 of 4,000 records (5.00 %" in result.err
     assert vnprep(*command, "--max-rejects", "x").code == 1
     assert vnprep(*command, "--max-rejects", "200", "--workers", 1).code == 0
+
+
+def test_a_finished_set_is_judged_too(tmp_path: Path, bpe_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a\n\xff\n")
+    config = PrepareConfig("pretrain", ReadOptions("text", text_split="line"))
+    tokenizer = load_tokenizer(bpe_path)
+    prepare([str(path)], tmp_path / "out", config, tokenizer)
+    with pytest.raises(InputError, match="too many rejects: 1 of 2"):
+        prepare(
+            [str(path)], tmp_path / "out", config, tokenizer, max_rejects=RejectLimit.parse("0")
+        )
+    prepare([str(path)], tmp_path / "out", config, tokenizer, max_rejects=RejectLimit.parse("1"))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from vnprep.errors import TokenizerError
-from vnprep.tokenizer.encode import encode, holds_special
+from vnprep.tokenizer.encode import ReferenceEncoder, encode, holds_special
+from vnprep.tokenizer.fast import FastEncoder
 from vnprep.tokenizer.load import load_tokenizer, parse_tokenizer
 from vnprep.tokenizer.special import SpecialIds, find_special_ids
 from vnprep.tokenizer.train import to_text, train_tokenizer
@@ -106,3 +108,16 @@ def test_a_foreign_template_or_truncation_in_the_file_has_no_effect(bpe_path: Pa
     ids, _ = encode(parse_tokenizer(foreign.to_str()), ["Bật quạt phòng ngủ lên mức 2"])
     plain, _ = encode(load_tokenizer(bpe_path), ["Bật quạt phòng ngủ lên mức 2"])
     assert ids.tolist() == plain.tolist()
+
+
+def test_a_tokenizer_that_drops_merges_at_random_gives_the_same_ids_every_time(
+    bpe_path: Path,
+) -> None:
+    content = json.loads(bpe_path.read_text(encoding="utf-8"))
+    content["model"]["dropout"] = 0.5
+    tokenizer = parse_tokenizer(json.dumps(content))
+    plain = parse_tokenizer(bpe_path.read_text(encoding="utf-8"))
+    text = pa.array(["Bật quạt phòng ngủ lên mức hai " * 20], type=pa.large_string())
+    wanted = ReferenceEncoder(plain).encode(text)[0].tolist()
+    for encoder in (ReferenceEncoder(tokenizer), FastEncoder(tokenizer)):
+        assert all(encoder.encode(text)[0].tolist() == wanted for _ in range(5))

@@ -160,7 +160,9 @@ def closing_table(prepared: Prepared, out: Path, seconds: float) -> Table:
     line("longest row", manifest.longest_row, "tokens")
     size = sum(record.bytes for record in manifest.inputs)
     line("shards", len(manifest.shards), f"in {out}")
-    table.add_row("time", f"{seconds:.1f} s", f"{size / 1e6 / max(seconds, 1e-9):.1f} MB/s")
+    whole = prepared.done_now == len(manifest.shards)
+    rate = f"{size / 1e6 / max(seconds, 1e-9):.1f} MB/s" if whole else ""
+    table.add_row("time", f"{seconds:.1f} s", rate)
     return table
 
 

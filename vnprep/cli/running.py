@@ -35,6 +35,8 @@ def run(
     truncation: Any,
 ) -> None:
     """Prepare a data set, or with ``dry_run`` say what that would do, and report on it."""
+    if truncation != "drop" and max_len is None:
+        raise click.UsageError(f"--truncation {truncation} needs --max-len")
     if overwrite and append:
         raise click.UsageError("--overwrite and --append cannot be given together")
     from vnprep.cli.console import closing_table, progress, stderr
@@ -92,7 +94,10 @@ def run(
     if append:
         console.print(f"inputs: {prepared.added:,} added, {prepared.skipped:,} there already")
     elif prepared.done_now == 0:
-        console.print(f"{out} was finished already, by the same command on the same input")
+        made = "all its shards were made by an earlier run"
+        console.print(
+            f"{out}: {made}" if prepared.added else f"{out} was finished already; nothing to do"
+        )
     console.print(closing_table(prepared, out, seconds))
     if as_json:
         manifest = prepared.manifest

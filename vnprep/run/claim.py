@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vnprep.config import PrepareConfig
+from vnprep.config import MEBIBYTE, PrepareConfig
 from vnprep.durable import canonical_json, sha256_text, write_text
 from vnprep.errors import OutputError, ShardError
 from vnprep.run.commit import clear
@@ -192,10 +192,34 @@ def _flat(config: Identity) -> Identity:
 
 def _changes(there: Identity, wanted: Identity) -> Iterator[str]:
     return (
-        f"{name} {there.get(name)} → {value}"
+        f"{_OPTIONS.get(name, name)} {_shown(name, there.get(name))} → {_shown(name, value)}"
         for name, value in wanted.items()
         if there.get(name) != value
     )
+
+
+#: Settings whose option is called otherwise, or counts in MiB.
+_OPTIONS = {
+    "unit_bytes": "--unit-mb",
+    "max_record_bytes": "--max-record-mb",
+    "text_split": "--split",
+    "max_len": "--max-len",
+    "truncation": "--truncation",
+    "eos_loss": "--eos-loss",
+    "text_field": "--text-field",
+    "request_field": "--request-field",
+    "response_field": "--response-field",
+    "messages_field": "--messages-field",
+    "quoted_tsv": "--quoted-tsv",
+    "delimiter": "--delimiter",
+    "format": "--format",
+}
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value / MEBIBYTE:g}" if name.endswith("_bytes") else str(value)
 
 
 def _short(value: Any) -> str:

@@ -20,7 +20,7 @@ from vnprep.run.commit import carry_through, clear, commit, hold
 from vnprep.run.encoders import Gate, Tell, encoder_of_run, use_reference
 from vnprep.run.progress import Report, Totals
 from vnprep.run.records import read_record, write_record
-from vnprep.run.rejects import Judge, RejectLimit, no_rows
+from vnprep.run.rejects import Judge, RejectLimit, no_rows, refuse_finished
 from vnprep.run.task import Mode, Task, make_task
 from vnprep.shards.folder import UNPACKED_FOLDER, WORK_FOLDER
 from vnprep.shards.inputs import inputs_name, write_inputs
@@ -140,6 +140,7 @@ def _prepare(
     shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed
     task = make_task(inputs, out, config, tokenizer, conduct.mode, conduct.report, unpacked)
     if task.done is not None:
+        refuse_finished(conduct.max_rejects, task.done, out)
         return Prepared(task.done, 0, skipped=task.skipped)
     if carried and identity_of(Manifest.read(out)) == task.wanted:
         return Prepared(Manifest.read(out), 0)  # this very command was all but through

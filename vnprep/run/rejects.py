@@ -13,7 +13,7 @@ from vnprep.config import Stage
 from vnprep.errors import InputError, NoRowsError, VnprepError
 from vnprep.pipeline import rejects_name
 from vnprep.shards.ledger import Ledger
-from vnprep.shards.manifest import ShardRecord
+from vnprep.shards.manifest import Manifest, ShardRecord
 from vnprep.sources.plan import Unit
 
 _EXAMPLES = 3
@@ -118,6 +118,23 @@ class Judge:
         )
 
 
+def refuse_finished(limit: RejectLimit | None, manifest: Manifest, out: Path) -> None:
+    """Refuse a finished data set that has more rejects than the limit allows.
+
+    Raises:
+        InputError: it has.
+    """
+    ledger = manifest.ledger
+    if limit is None or not limit.exceeded(ledger):
+        return
+    raise InputError(
+        f"too many rejects: {ledger.rejected.total():,} of {ledger.read:,} records "
+        f"({_reasons(ledger)}), --max-rejects is {limit}",
+        place=out,
+        remedy="the data set stands, made with another limit; mend the inputs and pass --overwrite",
+    )
+
+
 def _reasons(ledger: Ledger) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in ledger.rejected.most_common())
 
@@ -128,7 +145,11 @@ def no_rows(ledger: Ledger, work: Path, units: Iterable[Unit], stage: Stage) -> 
     counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     remedy = "give inputs that hold text"
     if "invalid-utf8" in ledger.rejected:
-        remedy = "the text is not UTF-8: convert it, e.g. iconv -f WINDOWS-1258 -t UTF-8 OLD > NEW"
+        remedy = (
+            "the text is not UTF-8. Old Vietnamese files are mostly TCVN3 (iconv -f TCVN) or "
+            "Windows-1258 (iconv -f WINDOWS-1258), each with -t UTF-8 OLD > NEW; the wrong one "
+            "gives wrong letters and no error, so look at the result"
+        )
     elif "missing-field" in ledger.rejected:
         remedy = (
             "name the field with --text-field"

@@ -131,6 +131,9 @@ def _of_folder(
         )
 
 
+_OFFICE = {".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pdf"}
+
+
 def _input(place: str, format_name: str | None) -> Input:
     ending, compressed = ending_of(place)
     name = format_name or FORMATS.get(ending)
@@ -143,6 +146,8 @@ def _input(place: str, format_name: str | None) -> Input:
 
 def _no_format(cause: str, place: str) -> InputError:
     remedy = f"pass --format, one of: {', '.join(FORMAT_NAMES)}"
+    if Path(place).suffix.lower() in _OFFICE:
+        remedy = "save it as CSV UTF-8 (a table), or as plain text"
     return InputError(cause, place=place, remedy=remedy)
 
 

@@ -234,8 +234,9 @@ def table_rows(
     """
     try:
         values = None if large.any() else batch.to_pylist()
-    except UnicodeDecodeError:
-        # Arrow does not look into its strings: find the row, the others survive.
+    except ValueError:
+        # Bytes that are not UTF-8 (Arrow does not look into its strings), or a value of a type
+        # that Python has not: find the row, the others survive.
         values = None
     for place in range(batch.num_rows):
         origin = Origin(source, first + place, None)
@@ -254,3 +255,6 @@ def _one_row(batch: pa.RecordBatch, origin: Origin) -> TableRow | Excluded:
         raw = bytes(error.object)
         detail = f"byte 0x{raw[error.start]:02x} at offset {error.start} is not UTF-8"
         return rejected(origin, "invalid-utf8", detail, raw.decode("utf-8", "backslashreplace"))
+    except ValueError:  # such as a time of nanoseconds
+        types = ", ".join(f"{field.name!r} is {field.type}" for field in batch.schema)
+        return rejected(origin, "not-text", f"{types}: its value cannot be shown")

@@ -81,5 +81,6 @@ def _without_specials(text: str) -> str:
     ]
     if (content.get("normalizer") or {}).get("type") == "NFC":
         content["normalizer"] = None
+    content["model"].pop("dropout", None)
     content["truncation"] = content["padding"] = None
     return json.dumps(content, ensure_ascii=False)

@@ -81,6 +81,8 @@ def parse_tokenizer(
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
+    if getattr(backend.model, "dropout", None) is not None:
+        backend.model.dropout = None  # merges left out at random: other ids on every run
     vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     special = special or find_special_ids(vocabulary, names)
     identity = {"tokenizer": content, "special": special.as_dict()}
