@@ -18,7 +18,7 @@ LAYERS = [
     {"vietnamese", "examples"},
     {"tokenizer.load", "tokenizer.train", "tokenizer.sample"},
     {"tokenizer.encode"},
-    {"truncation", "tokenizer.measure", "tokenizer.fast"},
+    {"truncation", "tokenizer.measure", "tokenizer.fast", "tokenizer.probe"},
     {"tokenizer.parity", "packing.bins"},
     {"packing.index"},
     {"shards"},

@@ -186,6 +186,7 @@ class _ShardMaker:
             ledger.dropped["blank-line"] += batch.blank_lines
         ledger.noted.update(batch.noted)
         work = _Work(batch, self._encode(batch), list(batch.excluded))
+        self._note_unknown(work.segments)
         self._drop_unusable(work)
         self._truncate(work)
         columns = self._build(work)
@@ -217,6 +218,15 @@ class _ShardMaker:
             _supervised(batch.record_offsets, counts, self._config.stage),
             np.ones(len(offsets) - 1, dtype=np.bool_),
         )
+
+    def _note_unknown(self, segments: Segments) -> None:
+        """Count the records of which the tokenizer could not encode a part."""
+        unknown = self._tokenizer.unknown
+        if unknown is None or not (hits := segments.ids == unknown).any():
+            return
+        texts = np.searchsorted(segments.offsets, np.flatnonzero(hits), side="right") - 1
+        records = np.searchsorted(segments.record_offsets, texts, side="right") - 1
+        self.tally.ledger.noted["unknown-token"] += len(np.unique(records))
 
     def _drop_unusable(self, work: _Work) -> None:
         """Reject records in which a text has no tokens, or holds a special token."""

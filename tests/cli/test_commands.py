@@ -52,7 +52,11 @@ BAD_PAIRS: list[tuple[str, bytes, str]] = [
     ("commas.tsv", b"request,response\na,b\n", "parted by commas: pass --format csv"),
     ("semicolons.csv", b"q;a\na;b\n", "parted by semicolons: pass --format csv --delimiter ';'"),
     ("mac.csv", b"request,response\ra,b\rc,d\r", "tr '\\r' '\\n'"),
-    ("latin1.tsv", "request\tresponse\nMở đèn\tĐã mở\n".encode("cp1258", "ignore"), "iconv -f TCVN"),
+    (
+        "latin1.tsv",
+        "request\tresponse\nMở đèn\tĐã mở\n".encode("cp1258", "ignore"),
+        "iconv -f TCVN",
+    ),
     ("utf16.tsv", "request\tresponse\na\tb\n".encode("utf-16"), "UTF-16"),
     ("ragged.tsv", b"request\tresponse\na\tb\tc\n", "ragged.tsv:2: ragged-row (3 cells"),
     ("nul.tsv", b"request\tresponse\na\0\tb\n", "nul.tsv:2: nul-character"),

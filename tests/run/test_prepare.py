@@ -155,7 +155,9 @@ def test_another_configuration_tokenizer_or_input_is_refused_with_both_fingerpri
     out = tmp_path / "out"
     prepare([str(corpus)], out, CONFIG, tokenizer)
     before = _bytes(out)
-    with pytest.raises(OutputError, match=r"configuration \w{12} there, \w{12} now.*--eos-loss True"):
+    with pytest.raises(
+        OutputError, match=r"configuration \w{12} there, \w{12} now.*--eos-loss True"
+    ):
         prepare([str(corpus)], out, replace(CONFIG, eos_loss=False), tokenizer)
     with pytest.raises(OutputError, match="tokenizer"):
         prepare([str(corpus)], out, CONFIG, replace(tokenizer, fingerprint="0" * 64))

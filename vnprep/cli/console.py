@@ -31,6 +31,7 @@ _PHASES = {"plan": "reading", "encode": "encoding"}
 _NOTES = {
     "extra-tabs": "rows with more than one tab between their cells; the empty cells were ignored",
     "semicolons": "rows of a CSV parted by semicolons, as its header tells",
+    "unknown-token": "records with letters that the tokenizer has no token for; they are lost",
     "quoted-cell": "rows with a cell in quotes; if Excel wrote them, pass --quoted-tsv",
 }
 _SECONDS_BETWEEN_LINES = 5.0

@@ -27,6 +27,7 @@ class LoadedTokenizer:
         fingerprint: SHA-256 over the tokenizer's content and its special ids, whatever the
             file's layout.
         text: the file's text, as it was read.
+        unknown: id of the token for what it cannot encode, or None if it has none.
     """
 
     backend: Tokenizer
@@ -34,6 +35,7 @@ class LoadedTokenizer:
     vocab_size: int
     fingerprint: str
     text: str
+    unknown: int | None = None
 
 
 def load_tokenizer(path: str | Path, names: Mapping[str, str] | None = None) -> LoadedTokenizer:
@@ -92,4 +94,13 @@ def parse_tokenizer(
         max(vocabulary.values()) + 1,
         sha256_text(canonical_json(identity)),
         text,
+        _unknown_id(content, vocabulary),
     )
+
+
+def _unknown_id(content: dict[str, Any], vocabulary: Mapping[str, int]) -> int | None:
+    """Find the unknown token: by its text, or in Unigram models by its id."""
+    model = content.get("model") or {}
+    if isinstance(model.get("unk_id"), int):
+        return int(model["unk_id"])
+    return vocabulary.get(model.get("unk_token") or "")
