@@ -18,6 +18,7 @@ from vnprep.shards.inputs import read_inputs
 from vnprep.shards.manifest import Manifest
 from vnprep.shards.read import ShardSet
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
+from vnprep.tokenizer.parity import EncoderChoice
 
 CONFIG = PrepareConfig("pretrain", ReadOptions("text", text_split="line"), unit_bytes=1_000)
 STREAM = replace(CONFIG, read=replace(CONFIG.read, format="text"))
@@ -225,3 +226,20 @@ def test_another_stream_of_the_same_name_is_added(
     assert send("một\n").skipped == 1
     assert data.lines() == [("pipe", 1), ("pipe", 1), ("pipe", 2)]
     assert verify(data.folder) == []
+
+
+def test_the_manifest_names_every_encoder_that_served(
+    data: Set, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encoder() -> str:
+        return Manifest.read(data.folder).tokenizer.encoder
+
+    data.new(files[0])
+    assert encoder() == "gigatoken"
+    slow = EncoderChoice("tokenizers", "for this test")
+    monkeypatch.setattr("vnprep.run.encoders.choose_encoder", lambda *_: slow)
+    data.append(files[1])
+    assert encoder() == "gigatoken+tokenizers"
+    monkeypatch.undo()
+    data.append(files[2])
+    assert encoder() == "gigatoken+tokenizers"

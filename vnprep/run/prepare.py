@@ -241,11 +241,15 @@ def _manifest(
     shards: tuple[ShardRecord, ...],
 ) -> Manifest:
     path = work / TOKENIZER_NAME
+    encoders = {encoder, *(base.tokenizer.encoder.split("+") if base else ())}
+    applied = TokenizerRecord(
+        tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special, "+".join(sorted(encoders))
+    )
     return Manifest(
         config.stage,
         config.to_json(),
         (*(base.inputs if base else ()), inputs),
-        TokenizerRecord(tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special, encoder),
+        applied,
         FileRecord(TOKENIZER_NAME, path.stat().st_size, sha256_file(path)),
         (*(base.shards if base else ()), *shards),
     )
