@@ -91,7 +91,7 @@ def test_a_full_disk_while_unpacking_is_told_as_such(tmp_path: Path) -> None:
     packed = tmp_path / "a.txt.gz"
     packed.write_bytes(gzip.compress(b"x" * 10_000))
     (item,) = find_inputs([str(packed)], None)
-    with pytest.raises(OutputError, match="/dev/full: cannot be written .No space left"):
+    with pytest.raises(OutputError, match=r"/dev/full: cannot be written \(No space left"):
         unpacking.unpack(item, Path("/dev/full"), lambda _: None)
 
 
