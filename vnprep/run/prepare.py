@@ -35,7 +35,7 @@ from vnprep.shards.manifest import (
 )
 from vnprep.sources.plan import Input, Plan, Stamp, Unit, find_inputs
 from vnprep.tokenizer.load import LoadedTokenizer
-from vnprep.tokenizer.probe import lost_letters
+from vnprep.tokenizer.probe import warning
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,8 @@ def prepare(
             writing there.
     """
     conduct = _Conduct(workers, mode, max_rejects, report, tell)
-    if tell is not None and (lost := lost_letters(tokenizer)):
-        tell(
-            f"the tokenizer loses {len(lost)} letters of Vietnamese ({' '.join(lost[:8])} …): "
-            "the model will not be taught what the texts say"
-        )
+    if tell is not None and (line := warning(tokenizer)):
+        tell(line)
     try:
         inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
         with (
