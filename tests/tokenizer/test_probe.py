@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,10 @@ def test_a_poor_one_is_told_and_its_losses_are_counted(
     assert "loses 156 of the 178 letters of Vietnamese (à á ã ả ạ ă ằ ắ …)" in told[0]
     assert manifest.ledger.noted["unknown-token"] == 2
     assert manifest.ledger.kept == 4
+    short = replace(config, max_len=5)  # what is dropped anyway is no loss of the tokenizer's
+    manifest = prepare([str(path)], tmp_path / "short", short, poor).manifest
+    assert manifest.ledger.dropped == {"too-long": 1}
+    assert manifest.ledger.noted["unknown-token"] == 1
     foretold: list[str] = []
     estimate([str(path)], tmp_path / "other", config, poor, tell=foretold.append)
     assert foretold == told[:1]
