@@ -186,9 +186,9 @@ class _ShardMaker:
             ledger.dropped["blank-line"] += batch.blank_lines
         ledger.noted.update(batch.noted)
         work = _Work(batch, self._encode(batch), list(batch.excluded))
-        self._note_unknown(work.segments)
         self._drop_unusable(work)
         self._truncate(work)
+        self._note_unknown(work.segments)
         columns = self._build(work)
         order = {name: place for place, name in enumerate(self._sources)}
         self.tally.exclude(

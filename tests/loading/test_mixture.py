@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,17 @@ def test_two_tokenizers_are_refused(
     with pytest.raises(TrainingError, match="another tokenizer") as caught:
         mixed([*sets, other], [1, 1, 1, 1])
     assert caught.value.place == str(other.folder)
+
+
+def test_which_program_applied_the_tokenizer_makes_no_difference(sets: list[ShardSet]) -> None:
+    manifest = sets[1].manifest
+    applied = replace(manifest.tokenizer, encoder="gigatoken+tokenizers")
+    assert applied != manifest.tokenizer
+    other = ShardSet(sets[1].folder, replace(manifest, tokenizer=applied))
+    weights = [1.0, 1.0]
+    assert rows(mixed([sets[0], other], weights), range(5)) == rows(
+        mixed(sets[:2], weights), range(5)
+    )
 
 
 def test_as_many_weights_as_data_sets(sets: list[ShardSet]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -16,8 +18,10 @@ from vnprep.shards.inputs import read_inputs
 from vnprep.shards.manifest import Manifest
 from vnprep.shards.read import ShardSet
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
+from vnprep.tokenizer.parity import EncoderChoice
 
 CONFIG = PrepareConfig("pretrain", ReadOptions("text", text_split="line"), unit_bytes=1_000)
+STREAM = replace(CONFIG, read=replace(CONFIG.read, format="text"))
 
 
 class Set:
@@ -103,7 +107,7 @@ def test_a_changed_input_is_refused_by_name(data: Set, files: list[Path]) -> Non
 def test_another_configuration_or_tokenizer_is_refused(data: Set, files: list[Path]) -> None:
     data.new(files[0])
     before = data.bytes()
-    with pytest.raises(OutputError, match=r"configuration .* now.*eos_loss True → False"):
+    with pytest.raises(OutputError, match=r"configuration .* now.*--eos-loss True → False"):
         data.append(files[1], config=replace(CONFIG, eos_loss=False))
     data.tokenizer = replace(data.tokenizer, fingerprint="0" * 64)
     with pytest.raises(OutputError, match="tokenizer"):
@@ -195,3 +199,47 @@ def test_the_same_contents_under_other_names_are_named(data: Set, files: list[Pa
     files[2].write_text("khác", encoding="utf-8")
     with pytest.raises(OutputError, match=r"changed: .*c\.txt; new: "):
         data.new(files[0], moved, files[2])
+
+
+def test_two_new_inputs_with_the_same_contents_are_added_once(data: Set, files: list[Path]) -> None:
+    data.new(files[0])
+    files[2].write_bytes(files[1].read_bytes())
+    prepared = data.append(files[1], files[2])
+    assert (prepared.added, prepared.skipped) == (1, 1)
+    assert [name for name, line in data.lines() if line == 1] == ["a.txt", "b.txt"]
+
+
+def test_another_stream_of_the_same_name_is_added(
+    data: Set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``<(…)`` has the name /dev/fd/63 in every command, whatever comes through it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def send(text: str) -> Prepared:
+        monkeypatch.setattr("vnprep.sources.spool._copies", {})  # as in a process of its own
+        Thread(target=pipe.write_text, args=(text, "utf-8"), daemon=True).start()
+        return prepare([str(pipe)], data.folder, STREAM, data.tokenizer, mode="append")
+
+    assert send("một\n").added == 1
+    assert send("hai\nba\n").added == 1
+    assert send("một\n").skipped == 1
+    assert data.lines() == [("pipe", 1), ("pipe", 1), ("pipe", 2)]
+    assert verify(data.folder) == []
+
+
+def test_the_manifest_names_every_encoder_that_served(
+    data: Set, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encoder() -> str:
+        return Manifest.read(data.folder).tokenizer.encoder
+
+    data.new(files[0])
+    assert encoder() == "gigatoken"
+    slow = EncoderChoice("tokenizers", "for this test")
+    monkeypatch.setattr("vnprep.run.encoders.choose_encoder", lambda *_: slow)
+    data.append(files[1])
+    assert encoder() == "gigatoken+tokenizers"
+    monkeypatch.undo()
+    data.append(files[2])
+    assert encoder() == "gigatoken+tokenizers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -75,21 +76,28 @@ def test_an_input_that_is_edited_in_place_is_refused(
         os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
         return task
 
+    before = path.read_text(encoding="utf-8")
+    wanted = prepare([str(path)], tmp_path / "whole", CONFIG, tokenizer).manifest
     monkeypatch.setattr(module, "make_task", edit_after)
     with pytest.raises(InputError, match="changed while"):
         prepare([str(path)], tmp_path / "out", CONFIG, tokenizer)
+    # What was read meanwhile is not trusted once the old text is back.
+    monkeypatch.undo()
+    path.write_text(before, encoding="utf-8")
+    assert prepare([str(path)], tmp_path / "out", CONFIG, tokenizer).manifest == wanted
 
 
-def test_a_full_disk_while_unpacking_is_told_as_such() -> None:
-    with Path("/dev/full").open("wb") as full, pytest.raises(OutputError, match="written"):
-        unpacking._write(full, b"x" * 10_000, Path("/dev/full"))
+def test_a_full_disk_while_unpacking_is_told_as_such(tmp_path: Path) -> None:
+    packed = tmp_path / "a.txt.gz"
+    packed.write_bytes(gzip.compress(b"x" * 10_000))
+    (item,) = find_inputs([str(packed)], None)
+    with pytest.raises(OutputError, match=r"/dev/full: cannot be written \(No space left"):
+        unpacking.unpack(item, Path("/dev/full"), lambda _: None)
 
 
 def test_nothing_unpacked_stays_after_a_failed_run(
     tmp_path: Path, tokenizer: LoadedTokenizer
 ) -> None:
-    import gzip
-
     packed = tmp_path / "a.txt.gz"
     lines = [os.urandom(20).hex().encode() for _ in range(300)]
     packed.write_bytes(gzip.compress(b"\n".join([*lines, b"\xff", b"\xff"])))

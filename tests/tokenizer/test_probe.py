@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from vnprep.config import PrepareConfig, ReadOptions
+from vnprep.run.estimate import estimate
 from vnprep.run.prepare import prepare
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer, parse_tokenizer
-from vnprep.tokenizer.probe import lost_letters, vietnamese_letters
+from vnprep.tokenizer.probe import lost_letters, vietnamese_letters, warning
 from vnprep.tokenizer.special import SPECIAL_TOKENS
 
 
@@ -35,6 +37,7 @@ def test_there_are_all_letters() -> None:
 
 def test_our_own_lose_nothing(bpe_path: Path) -> None:
     assert lost_letters(load_tokenizer(bpe_path)) == []
+    assert warning(load_tokenizer(bpe_path)) == ""
 
 
 def test_a_poor_one_is_told_and_its_losses_are_counted(
@@ -47,6 +50,14 @@ def test_a_poor_one_is_told_and_its_losses_are_counted(
     told: list[str] = []
     config = PrepareConfig("pretrain", ReadOptions("text", text_split="line"))
     manifest = prepare([str(path)], tmp_path / "out", config, poor, tell=told.append).manifest
-    assert any("loses" in line and "Vietnamese" in line for line in told)
+    assert told[0] == warning(poor)
+    assert "loses 156 of the 178 letters of Vietnamese (à á ã ả ạ ă ằ ắ …)" in told[0]
     assert manifest.ledger.noted["unknown-token"] == 2
     assert manifest.ledger.kept == 4
+    short = replace(config, max_len=5)  # what is dropped anyway is no loss of the tokenizer's
+    manifest = prepare([str(path)], tmp_path / "short", short, poor).manifest
+    assert manifest.ledger.dropped == {"too-long": 1}
+    assert manifest.ledger.noted["unknown-token"] == 1
+    foretold: list[str] = []
+    estimate([str(path)], tmp_path / "other", config, poor, tell=foretold.append)
+    assert foretold == told[:1]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from vnprep.errors import InputError
 from vnprep.shards.manifest import FileRecord
 from vnprep.sources.plan import Plan
-from vnprep.sources.spool import STDIN_NAME
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,24 @@ class Choice:
     skipped: int
 
 
-def choose(there: Iterable[FileRecord], given: Iterable[FileRecord]) -> Choice:
+def choose(
+    there: Iterable[FileRecord], given: Iterable[FileRecord], streams: Collection[str] = ()
+) -> Choice:
     """Tell inputs that are new from those that are in the data set already.
+
+    Args:
+        there: the inputs of the data set.
+        given: those of the append.
+        streams: names of streams among them: another text comes under the same name each time.
 
     Raises:
         InputError: an input of the same name but another content is in the data set.
     """
-    hashes = {record.name: record.sha256 for record in there}
-    contents = set(hashes.values())
+    hashes: dict[str, str] = {}
+    contents: set[str] = set()  # not the values of the other: streams share a name
+    for record in there:
+        hashes[record.name] = record.sha256
+        contents.add(record.sha256)
     new: set[str] = set()
     skipped = 0
     for record in given:
@@ -39,7 +48,7 @@ def choose(there: Iterable[FileRecord], given: Iterable[FileRecord]) -> Choice:
             skipped += 1
             continue
         contents.add(record.sha256)  # given twice, it is added once
-        if record.name in hashes and record.name != STDIN_NAME:
+        if record.name in hashes and record.name not in streams:
             raise InputError(
                 f"changed since it was added: sha256 {hashes[record.name][:12]} in the data set, "
                 f"{record.sha256[:12]} now",

@@ -25,6 +25,7 @@ from vnprep.sources.plan import Input, find_inputs, make_plan
 from vnprep.tokenizer.encode import Encoder
 from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.tokenizer.parity import choose_encoder, make_encoder
+from vnprep.tokenizer.probe import warning
 
 # Beside its tokens a row takes three offsets, its source, its line and its byte offset; a shard
 # has a head and a foot.
@@ -93,6 +94,8 @@ def estimate(
     Raises:
         InputError, OutputError: what ``prepare`` would raise before it begins.
     """
+    if tell is not None and (line := warning(tokenizer)):
+        tell(line)
     inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
     refuse_foreign(out, overwrite=mode == "overwrite")
     task = make_task(inputs, out, config, tokenizer, mode, report)

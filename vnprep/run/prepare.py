@@ -19,7 +19,7 @@ from vnprep.run.claim import begin, identity_of
 from vnprep.run.commit import carry_through, clear, commit, hold
 from vnprep.run.encoders import Gate, Tell, encoder_of_run, use_reference
 from vnprep.run.progress import Report, Totals
-from vnprep.run.records import read_record, write_record
+from vnprep.run.records import forget_records, read_record, write_record
 from vnprep.run.rejects import Judge, RejectLimit, no_rows, refuse_finished
 from vnprep.run.task import Mode, Task, make_task
 from vnprep.shards.folder import UNPACKED_FOLDER, WORK_FOLDER
@@ -35,7 +35,7 @@ from vnprep.shards.manifest import (
 )
 from vnprep.sources.plan import Input, Plan, Stamp, Unit, find_inputs
 from vnprep.tokenizer.load import LoadedTokenizer
-from vnprep.tokenizer.probe import lost_letters
+from vnprep.tokenizer.probe import warning
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,8 @@ def prepare(
             writing there.
     """
     conduct = _Conduct(workers, mode, max_rejects, report, tell)
-    if tell is not None and (lost := lost_letters(tokenizer)):
-        tell(
-            f"the tokenizer loses {len(lost)} letters of Vietnamese ({' '.join(lost[:8])} …): "
-            "the model will not be taught what the texts say"
-        )
+    if tell is not None and (line := warning(tokenizer)):
+        tell(line)
     try:
         inputs = find_inputs(arguments, config.read.format, out=out, tell=tell)
         with (
@@ -189,7 +186,7 @@ def _run(
         use_reference(work, mismatch)
         with Crew(crew.count) as fresh:
             return _run(task, work, config, tokenizer, fresh, gate, conduct)
-    _refuse_changed(task.plan)
+    _refuse_changed(work, task.plan)
     shards = tuple(records[unit.number] for unit in units)
     return _manifest(work, config, tokenizer, encoder, base, inputs, shards), done_now
 
@@ -220,15 +217,18 @@ def _make_units(
     return records, len(todo)
 
 
-def _refuse_changed(plan: Plan) -> None:
-    """Refuse inputs that were written to since they were hashed."""
-    for source, record, stamp in zip(plan.sources, plan.inputs, plan.stamps, strict=True):
-        if Stamp.of(source.path.stat()) != stamp:
-            raise InputError(
-                "changed while it was being read",
-                place=record.name,
-                remedy="run again with --overwrite once nothing writes to it",
-            )
+def _refuse_changed(work: Path, plan: Plan) -> None:
+    """Refuse inputs that were written to since they were hashed; what was made of them goes."""
+    pairs = zip(plan.sources, plan.stamps, strict=True)
+    changed = [source.name for source, stamp in pairs if Stamp.of(source.path.stat()) != stamp]
+    if changed:
+        # Put back as it was, the input has its old hash again, and would lend it to these shards.
+        forget_records(work, plan.units, frozenset(changed))
+        raise InputError(
+            "changed while it was being read",
+            place=changed[0],
+            remedy="run again with --overwrite once nothing writes to it",
+        )
 
 
 def _manifest(
@@ -241,11 +241,15 @@ def _manifest(
     shards: tuple[ShardRecord, ...],
 ) -> Manifest:
     path = work / TOKENIZER_NAME
+    encoders = {encoder, *(base.tokenizer.encoder.split("+") if base else ())}
+    applied = TokenizerRecord(
+        tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special, "+".join(sorted(encoders))
+    )
     return Manifest(
         config.stage,
         config.to_json(),
         (*(base.inputs if base else ()), inputs),
-        TokenizerRecord(tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special, encoder),
+        applied,
         FileRecord(TOKENIZER_NAME, path.stat().st_size, sha256_file(path)),
         (*(base.shards if base else ()), *shards),
     )

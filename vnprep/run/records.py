@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from vnprep.durable import canonical_json, readable_json, sha256_text, write_text
@@ -38,6 +39,13 @@ def read_record(work: Path, unit: Unit) -> ShardRecord | None:
         return None
     files = [record.file, *([record.rejects] if record.rejects else [])]
     return None if any(file_problem(work, file, "full") for file in files) else record
+
+
+def forget_records(work: Path, units: Iterable[Unit], names: Container[str]) -> None:
+    """Remove the records of all units that read an input of one of these names."""
+    for unit in units:
+        if any(piece.input.name in names for piece in unit.pieces):
+            record_path(work, unit).unlink(missing_ok=True)
 
 
 def _made_from(unit: Unit) -> str:

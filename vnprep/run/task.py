@@ -95,7 +95,8 @@ def _append(
             place=out,
             remedy="vnprep verify names its files; pass --overwrite to prepare it again",
         )
-    choice = choose(read_inputs(out, base.inputs), plan.inputs)
+    streams = {item.name for item in inputs if item.label}
+    choice = choose(read_inputs(out, base.inputs), plan.inputs, streams)
     if not choice.new:
         return Task(plan, there, base, choice.skipped, done=base)
     if choice.skipped or any(item.compressed for item in inputs):

@@ -100,7 +100,8 @@ class TokenizerRecord:
         fingerprint: ``vnprep.tokenizer.load.fingerprint`` of it and its special ids.
         vocab_size: largest id + 1.
         special: ids of the special tokens.
-        encoder: the program that applied it: ``gigatoken`` or ``tokenizers``.
+        encoder: the program that applied it: ``gigatoken`` or ``tokenizers``; or both, parted by
+            ``+``, where an append was done by another than what it was added to.
     """
 
     fingerprint: str

@@ -31,7 +31,8 @@ class Input:
         where: its path.
         format: one of the values of ``FORMATS``.
         compressed: whether its name ends in ``.gz``, ``.bz2``, ``.xz`` or ``.zst``.
-        label: what it is called where its path would tell nobody anything: ``<stdin>``.
+        label: what it is called where its path would tell nobody anything, as that of a stream's
+            copy: ``<stdin>``.
     """
 
     where: str

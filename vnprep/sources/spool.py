@@ -20,8 +20,7 @@ from vnprep.interrupts import at_end
 
 #: The argument that means standard input.
 STDIN = "-"
-#: What standard input is called: another text each time.
-STDIN_NAME = "<stdin>"
+_LABEL = "<stdin>"
 _BLOCK = 1 << 20
 
 # The names of what a process has open: another process, a worker, finds other files there.
@@ -62,7 +61,7 @@ def spool(argument: str) -> tuple[str, str]:
         InputError: it cannot be read or copied, or standard input is a terminal.
     """
     is_stdin = argument in (STDIN, "/dev/stdin", "/dev/fd/0")
-    label = STDIN_NAME if is_stdin else argument
+    label = _LABEL if is_stdin else argument
     if label not in _copies:
         _copies[label] = _copy(argument, label, is_stdin)
     return _copies[label], label

@@ -7,6 +7,7 @@ import unicodedata
 
 from vnprep.tokenizer.load import LoadedTokenizer
 
+_NAMED = 8
 _VOWELS = "aăâeêioôơuưy"
 _TONES = ("", "\u0300", "\u0301", "\u0303", "\u0309", "\u0323")
 
@@ -16,6 +17,18 @@ def vietnamese_letters() -> list[str]:
     small = [unicodedata.normalize("NFC", vowel + tone) for vowel in _VOWELS for tone in _TONES]
     small += [*"bcdđghklmnpqrstvx"]
     return small + [letter.upper() for letter in small]
+
+
+def warning(tokenizer: LoadedTokenizer) -> str:
+    """Return a line for the user if the tokenizer loses letters; else nothing."""
+    lost = lost_letters(tokenizer)
+    if not lost:
+        return ""
+    more = " …" * (len(lost) > _NAMED)
+    return (
+        f"the tokenizer loses {len(lost)} of the {len(vietnamese_letters())} letters of Vietnamese "
+        f"({' '.join(lost[:_NAMED])}{more}): the model will not be taught what the texts say"
+    )
 
 
 def lost_letters(tokenizer: LoadedTokenizer) -> list[str]:
