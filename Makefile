@@ -53,12 +53,11 @@ format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## speed beside others; TEXT=FILE.jsonl for text of your own (minutes; keep the machine idle)
-	@cd tests/benchmarks
-	../../$(BIN)/python bench_prepare.py $(TEXT)
-	../../$(BIN)/python bench_pack.py
-	../../$(BIN)/python bench_loader.py
-	../../$(BIN)/python bench_tokenizer_train.py $(TEXT)
+bench: $(STAMP) ## speed beside others; TEXT=FILE.jsonl for text of your own (minutes, on an idle machine)
+	@$(BIN)/python tests/benchmarks/bench_prepare.py $(TEXT)
+	$(BIN)/python tests/benchmarks/bench_pack.py
+	$(BIN)/python tests/benchmarks/bench_loader.py
+	[ -z "$(TEXT)" ] || $(BIN)/python tests/benchmarks/bench_tokenizer_train.py $(TEXT)
 
 check: lint types test ## what CI runs
 
