@@ -11,6 +11,10 @@ from vnprep.vietnamese.normalize import to_nfc
 #: The columns of ``pretrain.tsv``.
 SEED_FIELDS = ("input", "target")
 
+_FIELD_OPTIONS: dict[Layout, str] = {
+    "text": "--text-field",
+    "pairs": "--request-field and --response-field",
+}
 _DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 
 
@@ -72,7 +76,11 @@ def _other_delimiter(names: Sequence[str], options: ReadOptions, delimiter: str 
         cure = "pass --format tsv"
     else:
         cure = f"pass --format csv{' --delimiter ' + repr(other) if other != ',' else ''}"
-    return f"the cells seem to be parted by {_DELIMITERS[other]}: {cure}"
+    parted = ", ".join(column_names(names[0].split(other)))
+    told = f"the cells seem to be parted by {_DELIMITERS[other]}: {cure}"
+    if options.layout == "seed-tsv":
+        return told
+    return f"{told}, and name the columns ({parted}): {_FIELD_OPTIONS[options.layout]}"
 
 
 def _remedy(layout: Layout, names: Sequence[str]) -> str:
