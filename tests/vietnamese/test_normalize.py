@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vnprep.vietnamese.normalize import is_clean_around
+from vnprep.vietnamese.normalize import is_clean_around, to_nfc
 from vnprep.vietnamese.quick_check import suspects
 
 # Bases, marks that compose with them or reorder, jamo, a sign that NFC replaces, long runs.
@@ -26,3 +26,11 @@ def test_around_every_suspicious_place(text: str) -> None:
     places = suspects(np.frombuffer(raw, dtype=np.uint8), np.array([0, len(raw)]))
     clean = all(is_clean_around(memoryview(raw), place) for place in places.tolist())
     assert clean == (unicodedata.is_normalized("NFC", text) and "\0" not in text)
+
+
+@settings(deadline=None)
+@given(st.lists(texts, max_size=8).map("\n".join), st.booleans())
+@example("a\n\u0301b\n", True)
+def test_long_texts_line_by_line(text: str, long: bool) -> None:
+    given_text = text + "\n" + "x" * 3_000 * long
+    assert to_nfc(given_text) == unicodedata.normalize("NFC", given_text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+_LONG = 2_000
+
 # Words are shorter; what is longer is looked at as a whole.
 _REACH = 64
 _FROM_ASCII = re.compile(rb"[\x00-\x7f][\x80-\xff]*\Z")
@@ -14,7 +16,18 @@ _TO_ASCII = re.compile(rb"[\x80-\xff]+")
 def to_nfc(text: str) -> str:
     """Return the text in NFC; text that is NFC already comes back as the same object."""
     # Checking costs a fraction of normalising, and nearly all text passes.
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+    if unicodedata.is_normalized("NFC", text):
+        return text
+    if len(text) < _LONG:
+        return unicodedata.normalize("NFC", text)
+    # Of a long text, perhaps one word: nothing composes over a line end, so line by line.
+    return "\n".join(map(_line_to_nfc, text.split("\n")))
+
+
+def _line_to_nfc(line: str) -> str:
+    if unicodedata.is_normalized("NFC", line):
+        return line
+    return unicodedata.normalize("NFC", line)
 
 
 def is_clean_around(data: memoryview, place: int) -> bool:
