@@ -15,19 +15,20 @@ _TO_ASCII = re.compile(rb"[\x80-\xff]+")
 
 def to_nfc(text: str) -> str:
     """Return the text in NFC; text that is NFC already comes back as the same object."""
-    # Checking costs a fraction of normalising, and nearly all text passes.
-    if unicodedata.is_normalized("NFC", text):
-        return text
     if len(text) < _LONG:
-        return unicodedata.normalize("NFC", text)
-    # Of a long text, perhaps one word: nothing composes over a line end, so line by line.
-    return "\n".join(map(_line_to_nfc, text.split("\n")))
+        return _short_to_nfc(text)
+    # One doubtful character makes the check as slow as normalising. Nothing composes over a line
+    # end, so a long text is looked at line by line.
+    lines = text.split("\n")
+    cleaned = list(map(_short_to_nfc, lines))
+    if all(one is other for one, other in zip(lines, cleaned, strict=True)):
+        return text
+    return "\n".join(cleaned)
 
 
-def _line_to_nfc(line: str) -> str:
-    if unicodedata.is_normalized("NFC", line):
-        return line
-    return unicodedata.normalize("NFC", line)
+def _short_to_nfc(text: str) -> str:
+    # Checking costs a fraction of normalising, and nearly all text passes.
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
 def is_clean_around(data: memoryview, place: int) -> bool:
