@@ -7,11 +7,15 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vnprep.config import MEBIBYTE, PrepareConfig, ReadOptions, Stage
+
+if TYPE_CHECKING:
+    from vnprep.run.prepare import Prepared
+    from vnprep.run.task import Mode
 
 
 def run(
@@ -45,7 +49,6 @@ def run(
     from vnprep.run.estimate import estimate
     from vnprep.run.prepare import prepare
     from vnprep.run.rejects import RejectLimit
-    from vnprep.run.task import Mode
     from vnprep.tokenizer.load import load_tokenizer
 
     began = time.monotonic()
@@ -91,28 +94,38 @@ def run(
         )
     seconds = time.monotonic() - began
     console = stderr()
-    if append:
-        console.print(f"inputs: {prepared.added:,} added, {prepared.skipped:,} there already")
-    elif prepared.done_now == 0:
-        made = "all its shards were made by an earlier run"
-        console.print(
-            f"{out}: {made}" if prepared.added else f"{out} was finished already; nothing to do"
-        )
+    if line := _what_happened(prepared, out, mode):
+        console.print(line)
     console.print(closing_table(prepared, out, seconds))
     if as_json:
-        manifest = prepared.manifest
-        summary = {
-            "out": str(out),
-            "stage": manifest.stage,
-            "rows": manifest.rows,
-            "tokens": manifest.tokens,
-            "supervised_tokens": manifest.supervised_tokens,
-            "longest_row": manifest.longest_row,
-            "shards": len(manifest.shards),
-            "shards_made_now": prepared.done_now,
-            "inputs_added": prepared.added,
-            "inputs_skipped": prepared.skipped,
-            "ledger": manifest.ledger.to_json(),
-            "seconds": round(seconds, 3),
-        }
-        click.echo(json.dumps(summary, ensure_ascii=False))
+        click.echo(json.dumps(_summary(prepared, out, seconds), ensure_ascii=False))
+
+
+def _what_happened(prepared: Prepared, out: Path, mode: Mode) -> str:
+    """Say what the closing table does not: that less was done than it tells of."""
+    if mode == "append":
+        return f"inputs: {prepared.added:,} added, {prepared.skipped:,} there already"
+    if prepared.done_now:
+        return ""
+    if prepared.added:
+        return f"{out}: all its shards were made by an earlier run"
+    return f"{out} was finished already; nothing to do"
+
+
+def _summary(prepared: Prepared, out: Path, seconds: float) -> dict[str, Any]:
+    """Return what ``--json`` prints of a finished data set."""
+    manifest = prepared.manifest
+    return {
+        "out": str(out),
+        "stage": manifest.stage,
+        "rows": manifest.rows,
+        "tokens": manifest.tokens,
+        "supervised_tokens": manifest.supervised_tokens,
+        "longest_row": manifest.longest_row,
+        "shards": len(manifest.shards),
+        "shards_made_now": prepared.done_now,
+        "inputs_added": prepared.added,
+        "inputs_skipped": prepared.skipped,
+        "ledger": manifest.ledger.to_json(),
+        "seconds": round(seconds, 3),
+    }
