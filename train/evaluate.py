@@ -11,14 +11,14 @@ import click
 import numpy as np
 
 from cli_errors import show_errors
-from device import DEVICE_OPTION, on_device
-from sampling import Sampling, generate, request_prompts
-from scoring import Pair, Result, Score, read_pairs, score, score_by_task
+from inference.device import DEVICE_OPTION, on_device
+from inference.sampling import Sampling, generate, request_prompts
+from inference.scoring import Pair, Result, Score, read_pairs, score, score_by_task
+from modeling.weights import load_model
 from vnprep.errors import TrainingError
 from vnprep.tokenizer.encode import encode
 from vnprep.tokenizer.load import LoadedTokenizer
 from vnprep.vietnamese.normalize import clean_turn
-from weights import load_model
 
 #: An answer that runs on this far beyond every expected one is not going to be right.
 _SPARE_TOKENS = 16

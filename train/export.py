@@ -11,14 +11,14 @@ import click
 from tokenizers import Tokenizer, normalizers, processors
 from torch import Tensor
 
-from chat_template import chat_template
 from cli_errors import show_errors
-from model_card import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME
-from model_config import ModelConfig
+from inference.chat_template import chat_template
+from modeling.card import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME
+from modeling.config import ModelConfig
+from modeling.weights import LoadedModel, load_model, storable, write_config, write_tensors
 from vnprep.durable import readable_json, write_text
 from vnprep.errors import OutputError
 from vnprep.tokenizer.load import LoadedTokenizer
-from weights import LoadedModel, load_model, storable, write_config, write_tensors
 
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 GENERATION_CONFIG_NAME = "generation_config.json"

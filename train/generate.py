@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from cli_errors import show_errors
-from device import DEVICE_OPTION, on_device
-from sampling import Answer, Sampling, generate, request_prompts, text_prompts
+from inference.device import DEVICE_OPTION, on_device
+from inference.sampling import Answer, Sampling, generate, request_prompts, text_prompts
+from modeling.weights import LoadedModel, load_model
 from vnprep.errors import InputError
-from weights import LoadedModel, load_model
 
 _EPILOG = """\b
 Examples:

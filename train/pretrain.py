@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from options import TrainOptions, training_options
-from program import main, run
+from trainer.options import TrainOptions, training_options
+from trainer.program import main, run
 
 EXAMPLES = """\b
 Examples:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from metrics import read_metrics
+from trainer.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "ds_configs"

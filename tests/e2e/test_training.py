@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from metrics import read_metrics
-from validation import supervised_tokens, to_device
+from modeling.weights import load_model
+from trainer.metrics import read_metrics
+from trainer.validation import supervised_tokens, to_device
 from vnprep.loading.loader import PackedLoader
 from vnprep.shards.read import ShardSet
-from weights import load_model
 
 pytestmark = pytest.mark.e2e
 

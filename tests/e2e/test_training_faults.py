@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from metrics import read_metrics
-from weights import load_model, save_model
+from modeling.weights import load_model, save_model
+from trainer.metrics import read_metrics
 
 pytestmark = pytest.mark.e2e
 

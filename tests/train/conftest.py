@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from model import LlamaForCausalLM
-from model_config import ModelConfig
-from presets import padded_vocab_size
-from sampling import request_prompts
+from inference.sampling import request_prompts
+from modeling.config import ModelConfig
+from modeling.model import LlamaForCausalLM
+from modeling.presets import padded_vocab_size
+from modeling.weights import save_model
 from vnprep.config import Stage
 from vnprep.tokenizer.encode import encode
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
 from vnprep.tokenizer.train import to_text, train_tokenizer
-from weights import save_model
 
 MakeConfig = Callable[..., ModelConfig]
 Save = Callable[..., Path]

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 import evaluate
-from sampling import Answer
-from scoring import Pair, Result
+from inference.sampling import Answer
+from inference.scoring import Pair, Result
 from vnprep.tokenizer.load import LoadedTokenizer
 
 Pairs = list[tuple[str, str, str]]

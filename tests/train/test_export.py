@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import export
-from model import LlamaForCausalLM
-from model_config import ModelConfig
-from sampling import Sampling, generate, request_prompts
+from inference.sampling import Sampling, generate, request_prompts
+from modeling.config import ModelConfig
+from modeling.model import LlamaForCausalLM
 from vnprep.tokenizer.encode import encode
 from vnprep.tokenizer.load import LoadedTokenizer, load_tokenizer
 

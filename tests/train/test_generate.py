@@ -12,10 +12,10 @@ import torch
 from click.testing import CliRunner
 
 import generate as generate_script
-from model import LlamaForCausalLM
-from model_config import ModelConfig
-from presets import padded_vocab_size
-from sampling import Sampling, generate, text_prompts
+from inference.sampling import Sampling, generate, text_prompts
+from modeling.config import ModelConfig
+from modeling.model import LlamaForCausalLM
+from modeling.presets import padded_vocab_size
 from vnprep.tokenizer.load import LoadedTokenizer
 
 MakeConfig = Callable[..., ModelConfig]

@@ -1,0 +1,107 @@
+"""The output head and the loss: a sum over supervised tokens, never a mean.
+
+Sums can be added over micro-batches and ranks and divided once by the number of tokens; means of
+means cannot, since the tokens per micro-batch differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from modeling.layers import Linear
+
+#: A target without loss, as in Hugging Face's labels.
+IGNORE_INDEX = -100
+
+#: Logits are made for this many tokens at a time: large enough for fast matrix products, small
+#: enough that [tokens, vocab] in float32 stays a fraction of the model.
+CHUNK_TOKENS = 2048
+
+
+class OutputHead(Linear):
+    """The projection onto the vocabulary, which also computes the loss.
+
+    One call of the module does the whole loss, chunk by chunk: under ZeRO the weight is gathered
+    once, and a head that were called once a chunk would get wrong gradients from DeepSpeed.
+    """
+
+    def forward(self, hidden: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Give logits, or the summed loss.
+
+        Args:
+            hidden: [batch, tokens, hidden_size].
+            labels: [batch, tokens], ``IGNORE_INDEX`` where there is no loss.
+
+        Returns:
+            Without labels the logits, [batch, tokens, vocab_size]; with labels the sum of the
+            negative log-likelihoods in nats, a float32 scalar.
+        """
+        if labels is None:
+            return F.linear(hidden, self.weight)
+        hidden, labels = hidden.flatten(0, 1), labels.flatten()
+        if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
+            # In fine-tuning most positions have no label. Elsewhere than on the CPU, picking the
+            # others out would make the host wait for the device and give every step a new shape.
+            supervised = (labels != IGNORE_INDEX).nonzero().squeeze(1)
+            hidden, labels = hidden[supervised], labels[supervised]
+        weight: Tensor = self.weight
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            hidden, weight = hidden.to(dtype), weight.to(dtype)
+        loss: Tensor = _SummedNll.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
+        return loss
+
+
+class _SummedNll(torch.autograd.Function):
+    """Sum of −log p(target), with the gradients made on the way.
+
+    The gradient of a cross entropy is known once the logits are (softmax − one-hot), so each chunk
+    is finished, gradient and all, before the next: no logits are kept and none computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """hidden [N, D], weight [V, D], targets [N] → float32 scalar."""
+        want_hidden, want_weight = ctx.needs_input_grad[:2]
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if want_hidden else None
+        # Chunks are added up in float32, whatever the weight's precision.
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
+        for start in range(0, hidden.shape[0], CHUNK_TOKENS):
+            part = slice(start, start + CHUNK_TOKENS)
+            chunk, kept = hidden[part], targets[part] != IGNORE_INDEX
+            # An ignored target still needs a legal index.
+            index = targets[part].clamp(min=0).unsqueeze(1)
+            logits = (chunk @ weight.T).float()
+            log_total = logits.logsumexp(dim=1, keepdim=True)
+            total += ((log_total - logits.gather(1, index)).squeeze(1) * kept).sum()
+            if grad_hidden is None and grad_weight is None:
+                continue
+            grad = logits.sub_(log_total).exp_()
+            grad.scatter_add_(1, index, -torch.ones_like(index, dtype=grad.dtype))
+            grad *= kept.unsqueeze(1)
+            grad = grad.to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad @ weight
+            if grad_weight is not None:
+                grad_weight += grad.T @ chunk
+        ctx.has = (want_hidden, want_weight)
+        kept_grads = [grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)]
+        ctx.save_for_backward(*kept_grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Scale the gradients that ``forward`` made."""
+        (scale,) = grad_outputs
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * scale,
+            None if grad_weight is None else grad_weight * scale,
+            None,
+        )

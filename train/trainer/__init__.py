@@ -1,0 +1,1 @@
+"""A run: options → plan → ranks → engine → loop → checkpoints."""

@@ -1,0 +1,324 @@
+"""The options that pretraining and fine-tuning share, checked before torch is imported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from trainer.schedule import SHAPES, Warmup
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Stage = Literal["pretrain", "finetune"]
+
+#: Passes over the data if neither --steps nor --epochs is given.
+DEFAULT_EPOCHS: dict[Stage, int] = {"pretrain": 1, "finetune": 3}
+DEFAULT_LR: dict[Stage, float] = {"pretrain": 1e-3, "finetune": 3e-4}
+DEFAULT_WEIGHT_DECAY: dict[Stage, float] = {"pretrain": 0.1, "finetune": 0.01}
+#: Positions of a pretraining row, unless the model has fewer.
+PRETRAIN_SEQ_LEN = 256
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the user asked for.
+
+    Attributes:
+        stage: what the script trains.
+        data: folders of prepared data.
+        mix: each folder's share of the packed rows; None if there is but one.
+        out: folder of the run.
+        deepspeed_config: JSON file.
+        model: preset or config file; pretraining only.
+        init: run or model folder to start from; fine-tuning only.
+        steps: optimizer steps, or None if ``epochs`` decides.
+        epochs: passes over the data, or None if ``steps`` decides.
+        seq_len: positions of a packed row; None chooses.
+        micro_batch: packed rows a rank and pass; None takes the DeepSpeed configuration's.
+        accumulation: passes a step; None takes the DeepSpeed configuration's.
+        lr: highest learning rate.
+        min_lr_ratio: lowest rate as a share of ``lr``.
+        warmup: steps, or share of all steps, of rising rate.
+        schedule: name in ``schedule.SHAPES``.
+        weight_decay: AdamW's, on matrices.
+        betas: AdamW's.
+        grad_clip: largest norm of the gradient; 0 is no limit.
+        seed: decides the first weights and the order of the data.
+        valid: folder of validation data, or None.
+        eval_every: steps between evaluations; 0 is at the start and the end alone.
+        save_every: steps between checkpoints; 0 is at the end alone.
+        keep_last: checkpoints to keep.
+        resume: ``auto``, ``never``, or a checkpoint's folder.
+        log_every: steps between lines where stderr is no terminal.
+        threads: CPU threads of each rank; None shares the cores.
+        data_check: ``full`` hashes all data first, ``sizes`` compares sizes alone.
+    """
+
+    stage: Stage
+    data: tuple[Path, ...]
+    mix: tuple[float, ...] | None
+    out: Path
+    deepspeed_config: Path
+    model: str | None
+    init: Path | None
+    steps: int | None
+    epochs: int | None
+    seq_len: int | None
+    micro_batch: int | None
+    accumulation: int | None
+    lr: float
+    min_lr_ratio: float
+    warmup: Warmup
+    schedule: str
+    weight_decay: float
+    betas: tuple[float, float]
+    grad_clip: float
+    seed: int
+    valid: Path | None
+    eval_every: int
+    save_every: int
+    keep_last: int
+    resume: str
+    log_every: int
+    threads: int | None
+    data_check: Literal["full", "sizes"]
+
+    @classmethod
+    def collect(cls, stage: Stage, values: dict[str, Any]) -> TrainOptions:
+        """Make the options of what click parsed.
+
+        Raises:
+            click.UsageError: two of them exclude each other.
+        """
+        values = dict(values)
+        values.pop("local_rank")
+        values.setdefault("model", None)
+        values.setdefault("init", None)
+        if values["steps"] is not None and values["epochs"] is not None:
+            raise click.UsageError("--steps and --epochs exclude each other: give one of them")
+        count = len(values["data"])
+        if len(values["mix"] or (1.0,)) != count:
+            raise click.UsageError(
+                f"--mix needs a weight for each --data, {count} here, e.g. --mix "
+                + ",".join(["1"] * count)
+            )
+        if count == 1:
+            values["mix"] = None
+        if values["steps"] is None and values["epochs"] is None:
+            values["epochs"] = DEFAULT_EPOCHS[stage]
+        return cls(stage=stage, **values)
+
+
+class _WarmupType(click.ParamType[Warmup]):
+    name = "steps|share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Warmup:
+        if isinstance(value, Warmup):
+            return value
+        try:
+            return Warmup.parse(value)
+        except ValueError as error:
+            self.fail(f"{error}; give steps (100) or a share (0.05 or 5%).", param, ctx)
+
+
+class _MixType(click.ParamType[tuple[float, ...]]):
+    name = "w,w,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        try:
+            weights = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            weights = ()
+        if not weights or not all(0 < weight < math.inf for weight in weights):
+            self.fail(f"{value!r} are no weights above 0, like 0.7,0.3.", param, ctx)
+        return weights
+
+
+_FOLDER = click.Path(path_type=Path)
+_POSITIVE = click.IntRange(min=1)
+_NATURAL = click.IntRange(min=0)
+_RATE = click.FloatRange(min=0, min_open=True)
+
+
+def _data_options() -> list[Callable[[F], F]]:
+    return [
+        click.option(
+            "--data",
+            type=_FOLDER,
+            required=True,
+            multiple=True,
+            help="Folder of prepared data. Repeatable, with --mix.",
+        ),
+        click.option(
+            "--mix",
+            type=_MixType(),
+            help="Of several --data: each one's share of the packed rows, e.g. 0.7,0.3.",
+        ),
+        click.option("--out", type=_FOLDER, required=True, help="Folder of this run."),
+        click.option("--valid", type=_FOLDER, help="Folder of prepared validation data."),
+        click.option(
+            "--data-check",
+            type=click.Choice(["full", "sizes"]),
+            default="full",
+            show_default=True,
+            help="Hash all data before training, or compare sizes alone.",
+        ),
+    ]
+
+
+def _length_options(stage: Stage) -> list[Callable[[F], F]]:
+    seq_len = (
+        f"{PRETRAIN_SEQ_LEN}, or the model's positions if fewer"
+        if stage == "pretrain"
+        else "the longest row, rounded up to a multiple of 8"
+    )
+    return [
+        click.option("--steps", type=_POSITIVE, help="Optimizer steps."),
+        click.option(
+            "--epochs",
+            type=_POSITIVE,
+            help=f"Passes over the data, instead of --steps.  [default: {DEFAULT_EPOCHS[stage]}]",
+        ),
+        click.option(
+            "--seq-len",
+            type=_POSITIVE,
+            help=f"Positions of a packed row.  [default: {seq_len}]",
+        ),
+        click.option(
+            "--micro-batch",
+            type=_POSITIVE,
+            help="Packed rows on each rank at a time.  [default: the DeepSpeed configuration's]",
+        ),
+        click.option(
+            "--accumulation",
+            type=_POSITIVE,
+            help="Micro-batches of a step.  [default: the DeepSpeed configuration's]",
+        ),
+    ]
+
+
+def _optimizer_options(stage: Stage) -> list[Callable[[F], F]]:
+    def shown(*names: str, **settings: Any) -> Callable[[F], F]:
+        return click.option(*names, show_default=True, **settings)
+
+    return [
+        shown("--lr", type=_RATE, default=DEFAULT_LR[stage], help="Highest learning rate."),
+        shown(
+            "--min-lr-ratio",
+            type=click.FloatRange(0, 1),
+            default=0.1,
+            help="Last learning rate as a share of --lr.",
+        ),
+        shown(
+            "--warmup",
+            type=_WarmupType(),
+            default="5%",
+            help="Steps of rising rate, as a number (100) or a share of all (0.05, 5%).",
+        ),
+        shown(
+            "--schedule",
+            type=click.Choice(sorted(SHAPES)),
+            default="cosine",
+            help="How the rate falls after the warm-up.",
+        ),
+        shown(
+            "--weight-decay",
+            type=click.FloatRange(min=0),
+            default=DEFAULT_WEIGHT_DECAY[stage],
+            help="AdamW's decay, on matrices only.",
+        ),
+        shown(
+            "--betas",
+            type=click.FloatRange(0, 1, max_open=True),
+            nargs=2,
+            default=(0.9, 0.95),
+            help="AdamW's two averages.",
+        ),
+        shown(
+            "--grad-clip",
+            type=click.FloatRange(min=0),
+            default=1.0,
+            help="Largest norm of the gradient; 0 is no limit.",
+        ),
+        shown(
+            "--seed",
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            help="Decides the first weights and the order of the data.",
+        ),
+    ]
+
+
+def _running_options() -> list[Callable[[F], F]]:
+    return [
+        click.option(
+            "--deepspeed_config",
+            type=_FOLDER,
+            required=True,
+            help="DeepSpeed's JSON file, e.g. one of ds_configs/.",
+        ),
+        click.option(
+            "--eval-every",
+            type=_NATURAL,
+            default=100,
+            show_default=True,
+            help="Steps between evaluations on --valid; 0: at the start and the end alone.",
+        ),
+        click.option(
+            "--save-every",
+            type=_NATURAL,
+            default=500,
+            show_default=True,
+            help="Steps between checkpoints; 0: at the end alone.",
+        ),
+        click.option(
+            "--keep-last", type=_POSITIVE, default=2, show_default=True, help="Checkpoints to keep."
+        ),
+        click.option(
+            "--resume",
+            default="auto",
+            show_default=True,
+            metavar="auto|never|PATH",
+            help="Continue the newest whole checkpoint in --out if there is one; start anew "
+            "(in an empty --out); or continue the checkpoint in a folder.",
+        ),
+        click.option(
+            "--log-every",
+            type=_POSITIVE,
+            default=10,
+            show_default=True,
+            help="Steps between progress lines where stderr is no terminal.",
+        ),
+        click.option(
+            "--threads",
+            type=_POSITIVE,
+            help="CPU threads of each rank.  [default: the cores, shared among the ranks]",
+        ),
+        click.option("--local_rank", type=int, hidden=True, help="Set by the launcher."),
+    ]
+
+
+def training_options(stage: Stage) -> Callable[[F], F]:
+    """Return a decorator that adds the options that both stages have."""
+    options = [
+        *_data_options(),
+        *_length_options(stage),
+        *_optimizer_options(stage),
+        *_running_options(),
+    ]
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate

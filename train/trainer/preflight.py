@@ -1,0 +1,214 @@
+"""Everything that can be refused is refused here, before a weight is made or a file written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from modeling.card import WEIGHTS_NAME, read_card
+from modeling.config import ModelConfig
+from modeling.presets import load_config
+from trainer import engine
+from trainer.data import (
+    check_same_tokenizer,
+    data_identity,
+    open_all,
+    open_data,
+    training_loader,
+)
+from trainer.engine import AdamWSettings, BatchShape
+from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
+from trainer.runfolder import RunFolder
+from trainer.schedule import Schedule
+from vnprep.errors import TrainingError
+from vnprep.loading.loader import PackedLoader
+from vnprep.loading.mixture import MixedLoader
+from vnprep.shards.read import ShardSet
+
+#: Rows are padded to a multiple of this; matrix units like it.
+_LENGTH_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has been found possible.
+
+    Attributes:
+        options: what the user asked for.
+        sets: training data; the first one's tokenizer is the model's.
+        loader: this rank's batches.
+        valid_loader: this rank's validation batches, or None.
+        model: the model's shape.
+        deepspeed: DeepSpeed's configuration, complete.
+        shape: rows of a step.
+        adamw: the optimizer's numbers.
+        schedule: the learning rate, which also knows the number of steps.
+        folder: where the run keeps its files.
+        settings: what decides the run's curve, as plain JSON.
+    """
+
+    options: TrainOptions
+    sets: tuple[ShardSet, ...]
+    loader: PackedLoader | MixedLoader
+    valid_loader: PackedLoader | None
+    model: ModelConfig
+    deepspeed: engine.Config
+    shape: BatchShape
+    adamw: AdamWSettings
+    schedule: Schedule
+    folder: RunFolder
+    settings: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.schedule.total_steps
+
+
+def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) -> Plan:
+    """Check that data, model and options fit together.
+
+    Args:
+        options: what the user asked for.
+        rank: of this process.
+        world_size: number of ranks.
+        hashes: whether this rank hashes the data under ``--data-check full``; one rank of a
+            machine is enough.
+
+    Raises:
+        VnprepError: they do not, with the cause and what to do.
+    """
+    raw = engine.read_config(options.deepspeed_config)
+    shape = engine.batch_shape(
+        raw, options.micro_batch, options.accumulation, options.deepspeed_config
+    )
+    config = engine.final_config(raw, shape, options.grad_clip)
+    check: Literal["full", "sizes"] = options.data_check if hashes else "sizes"
+    sets = open_all(options, check)
+    shards = sets[0]
+    valid = None if options.valid is None else open_data(options.valid, options.stage, check)
+    if valid is not None:
+        check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
+    model = model_for(options, shards)
+    seq_len = sequence_length(options, sets, valid, model)
+    train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
+    valid_loader = None
+    if valid is not None:
+        valid_loader = PackedLoader(
+            valid,
+            seq_len=seq_len,
+            micro_batch=shape.micro_batch,
+            rank=rank,
+            world=world_size,
+            shuffle=False,
+        )
+    steps = options.steps or (options.epochs or 1) * train_loader.steps_per_epoch
+    schedule = Schedule(
+        options.lr, options.min_lr_ratio, options.warmup.steps(steps), steps, options.schedule
+    )
+    settings = _settings(options, sets, model, schedule) | {
+        "seq_len": seq_len,
+        "rows_per_step": shape.micro_batch * shape.accumulation * world_size,
+        "precision": engine.precision(config),
+    }
+    folder = RunFolder(options.out)
+    folder.check(settings, fresh=options.resume == "never")
+    engine.check_config(config, options.deepspeed_config)
+    return Plan(
+        options,
+        sets,
+        train_loader,
+        valid_loader,
+        model,
+        config,
+        shape,
+        AdamWSettings(options.lr, options.betas, options.weight_decay),
+        schedule,
+        folder,
+        settings,
+    )
+
+
+def check_vocabulary(model: ModelConfig, shards: ShardSet, place: str) -> None:
+    """See that the embedding holds every token id of the data.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    needed = shards.manifest.tokenizer.vocab_size
+    if model.vocab_size < needed:
+        raise TrainingError(
+            f"a vocabulary of {model.vocab_size:,}, but the data has ids up to {needed - 1:,}",
+            place=place,
+            remedy="take the tokenizer that the model was made for, or another model",
+        )
+
+
+def model_for(options: TrainOptions, shards: ShardSet) -> ModelConfig:
+    """Return the shape of the model: a preset's, a file's, or that of ``--init``."""
+    tokenizer = shards.manifest.tokenizer
+    if options.init is None:
+        assert options.model is not None, "each script has one of --model and --init"
+        model = load_config(options.model, tokenizer.vocab_size, tokenizer.special)
+        check_vocabulary(model, shards, options.model)
+        return model
+    card = read_card(options.init)
+    check_same_tokenizer(shards, card.fingerprint, "the model of --init")
+    check_vocabulary(card.config, shards, str(options.init))
+    return card.config
+
+
+def sequence_length(
+    options: TrainOptions,
+    sets: tuple[ShardSet, ...],
+    valid: ShardSet | None,
+    model: ModelConfig,
+) -> int:
+    """Choose the length of packed rows, or check the one that was asked for.
+
+    Raises:
+        TrainingError: it is more than the model has positions.
+    """
+    positions = model.max_position_embeddings
+    if options.seq_len is not None:
+        if options.seq_len > positions:
+            raise TrainingError(
+                f"{options.seq_len:,} positions, but the model has {positions:,}",
+                place="--seq-len",
+                remedy=f"give --seq-len {positions} or less, or a model with more positions",
+            )
+        return options.seq_len
+    if options.stage == "pretrain":
+        return min(PRETRAIN_SEQ_LEN, positions)
+    all_sets = sets if valid is None else (*sets, valid)
+    longest, folder = max((data.manifest.longest_row, data.folder) for data in all_sets)
+    if longest > positions:
+        raise TrainingError(
+            f"the longest row has {longest:,} positions, but the model has {positions:,}",
+            place=folder,
+            remedy="prepare the data again with a smaller --max-tokens, "
+            "or start from a model with more positions",
+        )
+    return min(positions, -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
+
+
+def _settings(
+    options: TrainOptions, sets: tuple[ShardSet, ...], model: ModelConfig, schedule: Schedule
+) -> dict[str, Any]:
+    """Collect what decides the curve, beside the batch; paths and names do not."""
+    return {
+        "stage": options.stage,
+        **data_identity(sets, options.mix),
+        "init": None if options.init is None else read_card(options.init).hashes[WEIGHTS_NAME],
+        "model": asdict(model),
+        "tokenizer": sets[0].manifest.tokenizer.fingerprint,
+        "steps": schedule.total_steps,
+        "schedule": schedule.kind,
+        "lr": options.lr,
+        "min_lr_ratio": options.min_lr_ratio,
+        "warmup_steps": schedule.warmup_steps,
+        "weight_decay": options.weight_decay,
+        "betas": list(options.betas),
+        "grad_clip": options.grad_clip,
+        "seed": options.seed,
+    }

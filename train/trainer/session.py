@@ -1,0 +1,107 @@
+"""A run from its options to its end: check, build, resume, loop."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import torch
+
+from modeling.model import LlamaForCausalLM
+from modeling.weights import load_model
+from trainer import checkpoint
+from trainer import engine as deepspeed_engine
+from trainer.checkpoint import Commit
+from trainer.distributed import World
+from trainer.loop import Trainer, commit_record
+from trainer.metrics import Reporter
+from trainer.options import TrainOptions
+from trainer.preflight import Plan, prepare
+from trainer.stop import StopRequest
+from vnprep.durable import folder_lock
+from vnprep.errors import TrainingError
+
+
+def train(options: TrainOptions, world: World) -> int:
+    """Train; all ranks call this.
+
+    Returns:
+        0, or 128 + the signal that asked for the end; the state was saved then too.
+
+    Raises:
+        EveryRankError: an error that all ranks have met.
+        OutputError: this rank could not write.
+    """
+    plan = world.agree(
+        lambda: prepare(options, world.rank, world.size, hashes=world.local_rank == 0)
+    )
+    stop = StopRequest()
+    with contextlib.ExitStack() as stack:
+        world.agree(lambda: _claim(plan, world, stack))
+        resumed, damaged = world.agree(lambda: _find_checkpoint(plan, world))
+        reporter = stack.enter_context(
+            Reporter(plan.steps, options.log_every, speaks=world.is_main)
+        )
+        for problem in damaged:
+            reporter.say(f"warning: checkpoint passed over: {problem.place}: {problem.cause}")
+        model = world.agree(lambda: build_model(plan))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
+        reporter.say(_summary(plan, parameters, world))
+        if resumed is not None:
+            path, commit = resumed
+            world.agree(lambda: checkpoint.load(engine, path, commit))
+            reporter.say(f"continuing after step {commit.step} ({path})")
+        trainer = Trainer(plan, engine, world, stop, reporter, resumed[1].step if resumed else 0)
+        return trainer.run()
+
+
+def build_model(plan: Plan) -> LlamaForCausalLM:
+    """Make the model in float32 on the host: the same weights on every rank, from the seed."""
+    if plan.options.init is not None:
+        return load_model(plan.options.init).model.float()
+    torch.manual_seed(plan.options.seed)
+    return LlamaForCausalLM(plan.model)
+
+
+def _claim(plan: Plan, world: World, stack: contextlib.ExitStack) -> None:
+    if world.is_main:
+        plan.folder.claim(plan.settings)
+        stack.enter_context(folder_lock(plan.folder.checkpoints))
+
+
+def _find_checkpoint(
+    plan: Plan, world: World
+) -> tuple[tuple[Path, Commit] | None, list[TrainingError]]:
+    """Find what to continue from; also name the damaged checkpoints that were passed over."""
+    damaged: list[TrainingError] = []
+    if plan.options.resume == "never":
+        return None, damaged
+    path: Path | None
+    if plan.options.resume == "auto":
+        path, damaged = checkpoint.newest_whole(plan.folder.checkpoints, world)
+        if path is None:
+            return None, damaged
+        commit = Commit.read(path)
+    else:
+        path = Path(plan.options.resume)
+        commit = checkpoint.verify(path, world)
+    checkpoint.check_continues(commit, commit_record(plan, world, commit.step), path)
+    return (path, commit), damaged
+
+
+def _summary(plan: Plan, parameters: int, world: World) -> str:
+    shape = plan.shape
+    rows = sum(shards.manifest.rows for shards in plan.sets)
+    supervised = sum(shards.manifest.supervised_tokens for shards in plan.sets)
+    positions = shape.micro_batch * shape.accumulation * world.size * plan.loader.seq_len
+    ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
+    return (
+        f"{parameters / 1e6:,.1f} M parameters · {rows:,} rows, "
+        f"{supervised:,} supervised tokens, packed {plan.loader.fill:.1%} full\n"
+        f"{ranks} × micro-batch {shape.micro_batch} × accumulation {shape.accumulation} × "
+        f"{plan.loader.seq_len} = {positions:,} positions a step · "
+        f"ZeRO {deepspeed_engine.zero_stage(plan.deepspeed)}, "
+        f"{deepspeed_engine.precision(plan.deepspeed)}, {world.device.type} · "
+        f"{plan.steps:,} steps, {plan.loader.steps_per_epoch:,} an epoch"
+    )

@@ -1,0 +1,65 @@
+"""The loss on data that is not trained on, counted by tokens over all ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trainer.distributed import World
+from trainer.metrics import ValidationMetrics
+from trainer.stop import StopRequest
+from vnprep.loading.loader import Batch, PackedLoader
+
+
+def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return a batch as the model's keyword arguments, [micro_batch, seq_len] each."""
+    arrays = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "document_ids": batch.document_ids,
+        "labels": batch.labels,
+    }
+    return {
+        name: torch.from_numpy(array).to(device, non_blocking=True)
+        for name, array in arrays.items()
+    }
+
+
+def supervised_tokens(batch: Batch) -> int:
+    """Count the positions of a batch that carry loss."""
+    return int((batch.labels >= 0).sum())
+
+
+def evaluate(
+    engine: Any, loader: PackedLoader, world: World, stop: StopRequest, step: int
+) -> ValidationMetrics | None:
+    """Evaluate on every row of the validation data; all ranks call this.
+
+    Args:
+        engine: DeepSpeed's engine.
+        loader: this rank's share of the rows, not shuffled.
+        world: the ranks.
+        stop: asked at each batch, since an evaluation may be long.
+        step: optimizer steps done, for the record.
+
+    Returns:
+        The metrics, or None if the run was asked to stop.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    tokens = 0
+    engine.eval()
+    try:
+        with torch.no_grad():
+            for number in range(loader.steps_per_epoch):
+                if world.any(stop.asked()):
+                    return None
+                for batch in loader.step(number):
+                    nll = engine(**to_device(batch, world.device))
+                    total += nll.double().cpu()
+                    tokens += supervised_tokens(batch)
+    finally:
+        engine.train()
+    (nll_sum,) = world.sum_floats(float(total))
+    (token_sum,) = world.sum_integers(tokens)
+    return ValidationMetrics(step, nll_sum / token_sum, token_sum)
