@@ -6,6 +6,7 @@ them never waits for the accelerator.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ T = TypeVar("T")
 
 #: A first checkpoint or a cold file system may hold one rank for long; the others wait.
 TIMEOUT = timedelta(minutes=60)
+
+#: What torch's collectives say when another process of the group has ended.
+_SIGNS_OF_LOSS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo")
 
 
 class EveryRankError(Exception):
@@ -145,5 +149,15 @@ def leave(world: World, *, together: bool) -> None:
         together: whether every rank is known to come here, so that they may wait for each other.
     """
     if together:
-        world.barrier()
+        with contextlib.suppress(RuntimeError):  # another one was lost on the way here
+            world.barrier()
     dist.destroy_process_group()
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Tell whether an error means that another rank is gone: killed, or at its own error.
+
+    gloo says so as soon as the system closes the connection; NCCL when its watchdog gives up.
+    """
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS_OF_LOSS)

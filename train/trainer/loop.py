@@ -22,7 +22,9 @@ from vnprep.loading.loader import Batch
 
 def commit_record(plan: Plan, world: World, step: int) -> Commit:
     """Return what a checkpoint of this run records after ``step`` steps, but for its files."""
-    return Commit(step, plan.settings, world.size, deepspeed_engine.zero_stage(plan.deepspeed))
+    stage = deepspeed_engine.zero_stage(plan.deepspeed)
+    precision = deepspeed_engine.precision(plan.deepspeed)
+    return Commit(step, plan.settings, world.size, stage, precision)
 
 
 class Trainer:
@@ -190,6 +192,7 @@ class Trainer:
             commit_record(plan, world, step),
             world,
             plan.options.keep_last,
+            plan.options.keep_every,
         )
         self._saved_step = step
 

@@ -53,6 +53,7 @@ class TrainOptions:
         eval_every: steps between evaluations; 0 is at the start and the end alone.
         save_every: steps between checkpoints; 0 is at the end alone.
         keep_last: checkpoints to keep.
+        keep_every: checkpoints of steps that are a multiple of this are kept, too; 0 is none.
         resume: ``auto``, ``never``, or a checkpoint's folder.
         log_every: steps between lines where stderr is no terminal.
         threads: CPU threads of each rank; None shares the cores.
@@ -83,6 +84,7 @@ class TrainOptions:
     eval_every: int
     save_every: int
     keep_last: int
+    keep_every: int
     resume: str
     log_every: int
     threads: int | None
@@ -282,6 +284,13 @@ def _running_options() -> list[Callable[[F], F]]:
         ),
         click.option(
             "--keep-last", type=_POSITIVE, default=2, show_default=True, help="Checkpoints to keep."
+        ),
+        click.option(
+            "--keep-every",
+            type=_NATURAL,
+            default=0,
+            show_default=True,
+            help="Keep those of steps that are a multiple of this, too; 0: none.",
         ),
         click.option(
             "--resume",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from modeling.card import WEIGHTS_NAME, read_card
 from modeling.config import ModelConfig
 from modeling.presets import load_config
 from trainer import engine
+from trainer.checkpoint import Commit
 from trainer.data import (
     check_same_tokenizer,
     data_identity,
@@ -16,6 +19,7 @@ from trainer.data import (
     open_data,
     training_loader,
 )
+from trainer.elastic import change_note, fit_shape, rows_per_step
 from trainer.engine import AdamWSettings, BatchShape
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
@@ -45,6 +49,7 @@ class Plan:
         schedule: the learning rate, which also knows the number of steps.
         folder: where the run keeps its files.
         settings: what decides the run's curve, as plain JSON.
+        notes: what was chosen otherwise than asked for, for the user.
     """
 
     options: TrainOptions
@@ -58,6 +63,7 @@ class Plan:
     schedule: Schedule
     folder: RunFolder
     settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -82,6 +88,15 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     shape = engine.batch_shape(
         raw, options.micro_batch, options.accumulation, options.deepspeed_config
     )
+    asked, rows = shape, rows_to_continue(options)
+    if rows is not None:
+        shape = fit_shape(
+            asked,
+            rows,
+            world_size,
+            micro_batch_given=options.micro_batch is not None,
+            accumulation_given=options.accumulation is not None,
+        )
     config = engine.final_config(raw, shape, options.grad_clip)
     check: Literal["full", "sizes"] = options.data_check if hashes else "sizes"
     sets = open_all(options, check)
@@ -108,8 +123,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     )
     settings = _settings(options, sets, model, schedule) | {
         "seq_len": seq_len,
-        "rows_per_step": shape.micro_batch * shape.accumulation * world_size,
-        "precision": engine.precision(config),
+        "rows_per_step": rows_per_step(shape, world_size),
     }
     folder = RunFolder(options.out)
     folder.check(settings, fresh=options.resume == "never")
@@ -126,7 +140,20 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         schedule,
         folder,
         settings,
+        () if rows is None or shape == asked else (change_note(asked, shape, rows, world_size),),
     )
+
+
+def rows_to_continue(options: TrainOptions) -> int | None:
+    """Return the rows of a step of the run that is to continue, or None for a new run."""
+    if options.resume == "never":
+        return None
+    settings = RunFolder(options.out).settings()
+    if settings is None and options.resume != "auto":
+        with contextlib.suppress(TrainingError):  # it will be raised where all files are checked
+            settings = Commit.read(Path(options.resume)).settings
+    rows = None if settings is None else settings.get("rows_per_step")
+    return rows if isinstance(rows, int) and rows > 0 else None
 
 
 def check_vocabulary(model: ModelConfig, shards: ShardSet, place: str) -> None:

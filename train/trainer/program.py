@@ -12,6 +12,11 @@ from trainer import environment
 from trainer.options import TrainOptions
 from vnprep.errors import VnprepError
 
+_LOST = (
+    "another rank has ended, so this one ends, too\n  remedy: see above what that rank said, or "
+    "whether it was killed (memory?); the same command continues from the newest checkpoint"
+)
+
 
 def main(command: click.Command) -> None:
     """Parse the command line and exit with the command's code: 0, 1, 2, 130 or 143.
@@ -38,7 +43,7 @@ def run(options: TrainOptions) -> int:
         0, or 1 after an error that was printed, or 128 + the signal that ended the run early.
     """
     environment.prepare(options.threads)
-    from trainer.distributed import EveryRankError, join, leave
+    from trainer.distributed import EveryRankError, join, leave, lost_rank
     from trainer.session import train
 
     try:
@@ -56,6 +61,12 @@ def run(options: TrainOptions) -> int:
     except VnprepError as error:
         together = False
         _print(str(error) if world.size == 1 else f"rank {world.rank}: {error}")
+        return 1
+    except RuntimeError as error:
+        together = False
+        if world.size == 1 or not lost_rank(error):
+            raise
+        _print(f"rank {world.rank}: {_LOST}")
         return 1
     except BaseException:
         together = False

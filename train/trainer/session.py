@@ -13,6 +13,7 @@ from trainer import checkpoint
 from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
 from trainer.distributed import World
+from trainer.fragments import partitions
 from trainer.loop import Trainer, commit_record
 from trainer.metrics import Reporter
 from trainer.options import TrainOptions
@@ -47,11 +48,16 @@ def train(options: TrainOptions, world: World) -> int:
         model = world.agree(lambda: build_model(plan))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
+        world.agree(lambda: partitions(engine))  # what could not be saved is refused now
         reporter.say(_summary(plan, parameters, world))
+        for note in plan.notes:
+            reporter.say(note)
         if resumed is not None:
             path, commit = resumed
             world.agree(lambda: checkpoint.load(engine, path, commit))
             reporter.say(f"continuing after step {commit.step} ({path})")
+            if commit.layout != (now := commit_record(plan, world, 0).layout):
+                reporter.say(f"written by {commit.layout}; now {now}")
         trainer = Trainer(plan, engine, world, stop, reporter, resumed[1].step if resumed else 0)
         return trainer.run()
 
@@ -66,7 +72,7 @@ def build_model(plan: Plan) -> LlamaForCausalLM:
 
 def _claim(plan: Plan, world: World, stack: contextlib.ExitStack) -> None:
     if world.is_main:
-        plan.folder.claim(plan.settings)
+        plan.folder.claim(plan.settings, plan.sets[0].tokenizer())
         stack.enter_context(folder_lock(plan.folder.checkpoints))
 
 
