@@ -78,9 +78,7 @@ def test_a_run_goes_on_with_other_ranks_and_another_stage(
 
 
 @pytest.mark.parametrize("name", ["zero1", "zero2", "zero3_offload"])
-def test_a_resumed_bf16_run_is_bit_identical(
-    server: Server, workshop: Workshop, name: str
-) -> None:
+def test_a_resumed_bf16_run_is_bit_identical(server: Server, workshop: Workshop, name: str) -> None:
     whole, out = (workshop.folder / f"{kind}-{name}" for kind in ("whole", "resumed"))
     arguments = workshop.pretraining(whole, CONFIGS / f"{name}.json", keep_last=9)
     assert server.run(2, "pretrain.py", *arguments).code == 0

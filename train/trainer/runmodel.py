@@ -28,9 +28,7 @@ def model_weights(checkpoint: Path) -> dict[str, Tensor]:
     """
     commit = Commit.read(checkpoint)
     if problems := file_problems(checkpoint, commit.files):
-        raise TrainingError(
-            "; ".join(problems), place=checkpoint, remedy="take another checkpoint"
-        )
+        raise TrainingError("; ".join(problems), place=checkpoint, remedy="take another checkpoint")
     return read_weights(open_state(checkpoint, commit))
 
 

@@ -67,7 +67,7 @@ def test_every_setting_has_its_reason_in_the_readme(path: Path) -> None:
 def test_no_default_that_changes_the_result_is_silent(path: Path) -> None:
     names = set(settings_in(json.loads(path.read_text())))
     assert {"gradient_clipping", "overlap_comm", "communication_data_type"} <= names
-    assert {"grad_accum_dtype", "zero_force_ds_cpu_optimizer", "tag_validation"} <= names
+    assert {"grad_accum_dtype", "zero_force_ds_cpu_optimizer"} <= names
     assert path.stem == "cpu" or "check_grad_overflow" in names
 
 
