@@ -112,9 +112,13 @@ class Server:
         """Return what a launcher should be started in."""
         return clean_environment()
 
+    def wait(self, ranks: Ranks) -> list[int]:
+        """Wait for the ranks of a run; return their exit codes, negative for a signal."""
+        return self._ask({"wait": ranks.processes})
+
     def finish(self, ranks: Ranks) -> Result:
         """Wait for the ranks of a run; they must agree on the exit code."""
-        codes = set(self._ask({"wait": ranks.processes}))
+        codes = set(self.wait(ranks))
         text = "".join(path.read_text() for path in ranks.errors)
         assert len(codes) == 1, text
         return Result(codes.pop(), text)
