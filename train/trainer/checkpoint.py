@@ -261,7 +261,7 @@ def _commit(temporary: Path, final: Path, commit: Commit) -> None:
 
 
 def prune(folder: Path, step: int, keep_last: int, keep_every: int = 0) -> None:
-    """Remove old checkpoints, and whatever an interrupted run left half-written.
+    """Remove old checkpoints.
 
     Args:
         folder: the folder of checkpoints.
@@ -275,6 +275,11 @@ def prune(folder: Path, step: int, keep_last: int, keep_every: int = 0) -> None:
     for path in past[keep_last:]:
         if keep_every == 0 or _step_of(path) % keep_every:
             _remove(path)
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an interrupted run left half-written or half-removed."""
     for path in folder.glob("step-*" + TEMPORARY_SUFFIX):
         _remove(path)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from vnprep.durable import canonical_json, replacing, write_text
+from vnprep.errors import OutputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,14 +96,28 @@ class MetricsLog:
         row: dict[str, Any] = asdict(metrics)
         if isinstance(metrics, ValidationMetrics):
             row["valid_perplexity"] = metrics.perplexity
-        self._file.write(canonical_json(row) + "\n")
-        self._file.flush()
+        with self._told():
+            self._file.write(canonical_json(row) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Make the lines durable and close the file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._told():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"cannot be written ({error.strerror})",
+                place=self._file.name,
+                remedy="make room, then run the same command again: it continues from the newest "
+                "checkpoint",
+            ) from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -74,6 +74,7 @@ def _claim(plan: Plan, world: World, stack: contextlib.ExitStack) -> None:
     if world.is_main:
         plan.folder.claim(plan.settings, plan.sets[0].tokenizer())
         stack.enter_context(folder_lock(plan.folder.checkpoints))
+        checkpoint.sweep(plan.folder.checkpoints)
 
 
 def _find_checkpoint(
