@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Ranks, Server, Workshop
+from tests.e2e.conftest import CONFIGS, Ranks, Server, Workshop
 from tests.faults.conftest import Figures
 from tests.faults.tracing import CHANGING, why_not
 from trainer.metrics import read_metrics
@@ -212,3 +213,49 @@ def test_two_ranks_become_three(server: Server, workshop: Workshop, tmp_path: Pa
     assert "on 3 ranks that is micro-batch 4 × accumulation 1 (asked for: 6 × 1)" in result.text
     assert workshop.losses(out)[4] == pytest.approx(workshop.losses(whole)[4], abs=1e-6)
     assert workshop.losses(out) == pytest.approx(workshop.losses(whole), abs=1e-5)
+
+
+def zero(stage: int, **settings: object) -> dict[str, object]:
+    return {"zero_optimization": {"stage": stage, "overlap_comm": False, **settings}}
+
+
+CPU = {"device": "cpu", "pin_memory": False}
+#: DeepSpeed settings under which it keeps weights and state in other ways.
+UNUSUAL: dict[str, dict[str, object]] = {
+    "round_robin": zero(2, round_robin_gradients=True),
+    "offload_1": zero(1, offload_optimizer=CPU),
+    "offload_2": zero(2, offload_optimizer=CPU, round_robin_gradients=True),
+    "sub_groups": zero(3, sub_group_size=3000),
+    "persistent": zero(3, stage3_param_persistence_threshold=100_000),
+    "offload_3": zero(3, sub_group_size=3000, offload_optimizer=CPU, offload_param=CPU),
+    "bf16_stage_0": {"bf16": {"enabled": True}, "data_types": {}, **zero(0)},
+    "bf16_sums_1": {"bf16": {"enabled": True}, "data_types": {}, **zero(1)},
+    "hook_sums_1": {"bf16": {"enabled": True, "immediate_grad_update": True}, **zero(1)},
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_settings_resume_bit_for_bit_and_hand_over(
+    server: Server, workshop: Workshop, tmp_path: Path, name: str
+) -> None:
+    config = tmp_path / "ds.json"
+    content = json.loads((CONFIGS / "cpu.json").read_text()) | UNUSUAL[name]
+    config.write_text(json.dumps(content))
+    whole, out, other = (tmp_path / kind for kind in ("whole", "out", "other"))
+    given = {"keep_last": 9, "save_every": 5, "eval_every": 0}
+    result = server.run(2, "pretrain.py", *workshop.pretraining(whole, config, **given))
+    assert result.code == 0, result.text
+    for run in (out, other):
+        shutil.copytree(whole, run)
+        for step in (10, 12):
+            shutil.rmtree(run / f"checkpoints/step-{step:08d}")
+    result = server.run(2, "pretrain.py", *workshop.pretraining(out, config, **given))
+    assert result.code == 0, result.text
+    same_end(out, whole)
+    handed = workshop.pretraining(other, workshop.config(3), **given)
+    result = server.run(1, "pretrain.py", *handed)
+    assert result.code == 0, result.text
+    exact = "bf16" not in UNUSUAL[name]
+    assert workshop.losses(other) == pytest.approx(
+        workshop.losses(whole), abs=1e-5 if exact else 0.05
+    )
