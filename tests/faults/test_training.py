@@ -124,7 +124,7 @@ def same_end(out: Path, reference: Path) -> None:
 def test_a_run_killed_at_random_until_it_ends(
     server: Server, workshop: Workshop, tmp_path: Path, figures: Figures
 ) -> None:
-    """One rank or both, at any moment from the start on, on one of the stages."""
+    """One rank or both, at any moment after they have met, on one of the stages."""
     rng, kills, runs = random.Random(5), 0, 0
     for number in range(TORTURED):
         stage, out = number % 4, tmp_path / f"run{number}"
@@ -135,7 +135,10 @@ def test_a_run_killed_at_random_until_it_ends(
         while True:
             runs += 1
             ranks = server.start(2, "pretrain.py", *given)
-            time.sleep(rng.uniform(0.5, 2.0))
+            lock = out / "checkpoints/lock"
+            while not (lock.exists() and lock.read_text().startswith(f"{ranks.processes[0]} ")):
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 1.5))
             victims = rng.choice([[0], [1], [0, 1]])
             for rank in victims:
                 os.kill(ranks.processes[rank], signal.SIGKILL)  # a zombie takes it, too
