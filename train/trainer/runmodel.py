@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modeling.card import ModelCard
 from modeling.config import ModelConfig
@@ -76,14 +76,17 @@ def model_from_checkpoint(run: Path, step: int | None = None) -> LoadedModel:
     weights = model_weights(path)
     with torch.device("meta"):
         model = LlamaForCausalLM(card.config)
-    missing = [name for name, _ in model.named_parameters() if name not in weights]
-    if missing or len(weights) != len(list(model.parameters())):
+    # Parameter by parameter: a state dict may have names of its own, a checkpoint has the module's.
+    names = {name for name, _ in model.named_parameters()}
+    if other := names.symmetric_difference(weights):
         raise TrainingError(
-            f"holds other parameters than the model has ({', '.join(missing[:3])} …)",
+            f"holds other parameters than the model has ({', '.join(sorted(other)[:3])} …)",
             place=path,
             remedy="let the run end: it writes the whole model then",
         )
-    model.load_state_dict(weights, assign=True, strict=False)
+    for name, weight in weights.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(weight))
     model.tie_weights()
     return LoadedModel(model, card)
 
