@@ -11,6 +11,7 @@ from modeling.layers import Linear, RMSNorm
 from modeling.layout import Causal, Documents, Layout, Masked, Varlen, varlen_attention
 from modeling.rope import Rotary, rotate
 
+
 def document_mask(query_documents: Tensor, key_documents: Tensor) -> Tensor:
     """Let each query see the keys of its own document, up to itself.
 

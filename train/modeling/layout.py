@@ -96,9 +96,7 @@ class Documents:
     def collect(self, parts: list[Tensor]) -> Tensor:
         """Undo ``spread``: of each group [count, length, width] → [batch · tokens, width]."""
         places = torch.cat([part.flatten(0, 1) for part in parts])
-        out: Tensor = _Collect.apply(
-            places, self.token_of_place, self.place_of_token, self.filled
-        )
+        out: Tensor = _Collect.apply(places, self.token_of_place, self.place_of_token, self.filled)
         return out
 
 
@@ -124,15 +122,15 @@ def packed_layout(
     lengths = cu_seqlens.diff()
     if len(lengths) == rows and bool((lengths == tokens).all()):
         return Causal()
-    return _documents(cu_seqlens[:-1].long(), lengths.long(), rows * tokens, angles)
+    by_token = (angle.expand(rows, -1, -1, -1).flatten(0, 2) for angle in angles)
+    return _documents(cu_seqlens[:-1].long(), lengths.long(), rows * tokens, *by_token)
 
 
-def _documents(starts: Tensor, lengths: Tensor, tokens: int, angles: Rotary) -> Documents:
-    """Group documents of like length."""
+def _documents(starts: Tensor, lengths: Tensor, tokens: int, cos: Tensor, sin: Tensor) -> Documents:
+    """Group documents of like length; ``cos`` and ``sin`` are [tokens, head_dim / 2]."""
     there = lengths > 0
     order = lengths[there].argsort(descending=True)
     starts, lengths = starts[there][order], lengths[there][order]
-    cos, sin = (angle.flatten(0, 2) for angle in angles)
     groups, found, filled = [], [], []
     first, sizes = 0, lengths.tolist()
     while first < len(sizes):
@@ -214,9 +212,8 @@ def varlen_attention(queries: Tensor, keys: Tensor, values: Tensor, layout: Varl
     elif groups > 1:
         settings = settings | {"enable_gqa": True}
     seqlens, longest = layout.cu_seqlens, layout.max_seqlen
-    out: Tensor = varlen_attn(
-        queries, keys, values, seqlens, seqlens, longest, longest, **settings
-    )
+    out = varlen_attn(queries, keys, values, seqlens, seqlens, longest, longest, **settings)
+    assert isinstance(out, Tensor)  # a pair only if more is asked for
     return out
 
 
