@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         self.groups = config.num_attention_heads // config.num_key_value_heads
-        self.projections = config.projections
+        self.projections = list(config.projections)
         width, std = config.hidden_size, config.initializer_range
         # Queries, keys and values in one product; on disk they stand apart (see ``hf_names``).
         self.qkv_proj = Linear(width, sum(self.projections), std)
@@ -115,14 +115,14 @@ class Attention(nn.Module):
         batch, tokens, _ = projected.shape
         queries, keys, values = (
             part.view(batch, tokens, -1, self.head_dim)
-            for part in projected.split(self.projections, dim=-1)
+            for part in torch.split(projected, self.projections, dim=-1)
         )
         if self.q_norm is not None and self.k_norm is not None:
             queries, keys = self.q_norm(queries), self.k_norm(keys)
         queries, keys = rotate(queries, angles), rotate(keys, angles)
         if isinstance(layout, Varlen):
-            flat = (part.flatten(0, 1) for part in (queries, keys, values))
-            return varlen_attention(*flat, layout).view(batch, tokens, -1)
+            flat = [part.flatten(0, 1) for part in (queries, keys, values)]
+            return varlen_attention(flat[0], flat[1], flat[2], layout).view(batch, tokens, -1)
         queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)

@@ -33,7 +33,7 @@ def to_hf(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]
             split[name] = tensor
             continue
         sizes = _sizes(fused, config)
-        for part, rows in zip(_FUSED[fused], tensor.split(sizes), strict=True):
+        for part, rows in zip(_FUSED[fused], torch.split(tensor, sizes), strict=True):
             split[name.replace(fused, part)] = rows
     return split
 

@@ -85,7 +85,9 @@ class Documents:
 
     def spread(self, tokens: Tensor) -> list[Tensor]:
         """[batch · tokens, width] → of each group [count, length, width]."""
-        places = _Spread.apply(tokens, self.token_of_place, self.place_of_token)
+        places = _Spread.apply(  # type: ignore[no-untyped-call]
+            tokens, self.token_of_place, self.place_of_token
+        )
         sizes = [group.count * group.length for group in self.groups]
         parts = places.split(sizes)
         return [
@@ -96,7 +98,9 @@ class Documents:
     def collect(self, parts: list[Tensor]) -> Tensor:
         """Undo ``spread``: of each group [count, length, width] → [batch · tokens, width]."""
         places = torch.cat([part.flatten(0, 1) for part in parts])
-        out: Tensor = _Collect.apply(places, self.token_of_place, self.place_of_token, self.filled)
+        out: Tensor = _Collect.apply(  # type: ignore[no-untyped-call]
+            places, self.token_of_place, self.place_of_token, self.filled
+        )
         return out
 
 

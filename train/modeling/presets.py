@@ -57,7 +57,7 @@ def load_config(name_or_path: str | Path, vocab_size: int, special: SpecialIds) 
     """Return a preset, or the model of a ``config.json``, fitted to a tokenizer.
 
     Args:
-        name_or_path: a name in ``PRESETS``, a Llama's or Qwen3's ``config.json``, or a folder that holds one.
+        name_or_path: a name in ``PRESETS``, the ``config.json`` of a Llama or Qwen3, or its folder.
         vocab_size: largest token id + 1; it replaces the one in the file, padded.
         special: ids of the special tokens; they too replace those in the file.
 
@@ -87,7 +87,7 @@ def read_config(path: Path) -> ModelConfig:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise TrainingError(
             f"neither a preset nor a config.json: {path}",
-            remedy=f"{hint}presets: {', '.join(PRESETS)}; or the path of a Llama's or Qwen3's config.json",
+            remedy=f"{hint}presets: {', '.join(PRESETS)}; or a Llama's or Qwen3's config.json",
         )
     try:
         content = json.loads(file.read_bytes())

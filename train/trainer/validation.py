@@ -17,7 +17,7 @@ _SEQLENS_MULTIPLE = 64
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
-    """Return a batch as the model's keyword arguments, [micro_batch, seq_len] but ``cu_seqlens``."""
+    """Return a batch as the model's keyword arguments; all but the last [micro_batch, seq_len]."""
     arrays = {
         "input_ids": batch.input_ids,
         "position_ids": batch.position_ids,
