@@ -22,6 +22,7 @@ from modeling.card import (
     read_card,
 )
 from modeling.config import ModelConfig
+from modeling.hf_names import from_hf, to_hf
 from modeling.model import LlamaForCausalLM
 from vnprep.config import Stage
 from vnprep.durable import canonical_json, readable_json, replacing, sha256_file, write_text
@@ -87,7 +88,7 @@ def save_model(
     Args:
         folder: made if need be; a model already there is replaced.
         config: the model's shape.
-        state_dict: weights under Hugging Face's names, on any device.
+        state_dict: weights under the model's names or Hugging Face's, on any device.
         tokenizer_path: the ``tokenizer.json`` to copy.
         special: ids of the special tokens.
         fingerprint: the tokenizer's.
@@ -137,17 +138,17 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Loa
     _check_weights(tensors, storable(model.state_dict(), card.config), path)
     if card.config.tie_word_embeddings:
         tensors[_HEAD] = tensors[_EMBEDDING]
-    weights = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    weights = {name: tensor.to(dtype) for name, tensor in from_hf(tensors).items()}
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
     return LoadedModel(model, card)
 
 
 def storable(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Return what a file holds: a tied head is the embedding and is not stored twice."""
+    """Return what a file holds: Hugging Face's names; a tied head is not stored twice."""
     return {
         name: tensor if tensor.is_meta else tensor.detach().cpu().contiguous()
-        for name, tensor in state_dict.items()
+        for name, tensor in to_hf(state_dict, config).items()
         if not (config.tie_word_embeddings and name == _HEAD)
     }
 

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from trainer.distributed import World
 from trainer.metrics import ValidationMetrics
 from trainer.stop import StopRequest
 from vnprep.loading.loader import Batch, PackedLoader
 
+_SEQLENS_MULTIPLE = 64
+
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
-    """Return a batch as the model's keyword arguments, [micro_batch, seq_len] each."""
+    """Return a batch as the model's keyword arguments; all but the last [micro_batch, seq_len]."""
     arrays = {
         "input_ids": batch.input_ids,
         "position_ids": batch.position_ids,
         "document_ids": batch.document_ids,
         "labels": batch.labels,
+        # Of a shape that seldom changes, for compiled code.
+        "cu_seqlens": batch.cu_seqlens if device.type == "cpu" else padded_seqlens(batch),
     }
     return {
         name: torch.from_numpy(array).to(device, non_blocking=True)
         for name, array in arrays.items()
     }
+
+
+def padded_seqlens(batch: Batch) -> NDArray[np.int32]:
+    """Repeat the end up to a multiple of 64 places: documents of no length, which cost nothing."""
+    missing = -len(batch.cu_seqlens) % _SEQLENS_MULTIPLE
+    return np.pad(batch.cu_seqlens, (0, missing), mode="edge")
 
 
 def supervised_tokens(batch: Batch) -> int:

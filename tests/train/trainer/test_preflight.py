@@ -278,7 +278,7 @@ def test_the_first_weights_come_from_the_seed_alone(options: TrainOptions) -> No
     torch.manual_seed(7)
     again = build_model(prepare(options, 1, 2, hashes=False)).state_dict()
     other = build_model(plan_of(options, seed=1)).state_dict()
-    name = "model.layers.0.mlp.up_proj.weight"
+    name = "model.layers.0.mlp.gate_up_proj.weight"
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert first[name].dtype == torch.float32
     assert not torch.equal(first[name], other[name])
