@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Commit:
         world_size: ranks that wrote it.
         zero_stage: ZeRO stage it was written under.
         files: every file of the folder but this record.
+        trainer_state: of the loop's guard (see ``guard``), as plain JSON.
     """
 
     step: int
@@ -57,6 +58,7 @@ class Commit:
     world_size: int
     zero_stage: int
     files: tuple[FileRecord, ...] = ()
+    trainer_state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def layout(self) -> str:

@@ -19,6 +19,7 @@ from trainer.data import (
 from trainer.engine import AdamWSettings, BatchShape
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
+from trainer.samples import Prompt, check_prompts, choose_prompts
 from trainer.schedule import Schedule
 from vnprep.errors import TrainingError
 from vnprep.loading.loader import PackedLoader
@@ -37,7 +38,9 @@ class Plan:
         options: what the user asked for.
         sets: training data; the first one's tokenizer is the model's.
         loader: this rank's batches.
+        valid: validation data, or None.
         valid_loader: this rank's validation batches, or None.
+        prompts: what the model is asked while it trains; may be empty.
         model: the model's shape.
         deepspeed: DeepSpeed's configuration, complete.
         shape: rows of a step.
@@ -50,7 +53,9 @@ class Plan:
     options: TrainOptions
     sets: tuple[ShardSet, ...]
     loader: PackedLoader | MixedLoader
+    valid: ShardSet | None
     valid_loader: PackedLoader | None
+    prompts: tuple[Prompt, ...]
     model: ModelConfig
     deepspeed: engine.Config
     shape: BatchShape
@@ -90,6 +95,8 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     if valid is not None:
         check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
     model = model_for(options, shards)
+    prompts = choose_prompts(options, shards, valid)
+    check_prompts(prompts, model.max_position_embeddings)
     seq_len = sequence_length(options, sets, valid, model)
     train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
     valid_loader = None
@@ -118,7 +125,9 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         options,
         sets,
         train_loader,
+        valid,
         valid_loader,
+        prompts,
         model,
         config,
         shape,
