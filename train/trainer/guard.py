@@ -77,10 +77,6 @@ class Guard:
         limit = self._factor * median(self._norms)
         return "spike" if norm > max(limit, self._clip) else None
 
-    def typical_norm(self) -> float | None:
-        """Return the median of the last good norms, or None before there is any."""
-        return median(self._norms) if self._norms else None
-
 
 def stand_before(optimizers: Iterable[Any], refuses: Callable[[], bool]) -> None:
     """Ask before every ``step`` of torch's optimizers, and do nothing if it is refused.

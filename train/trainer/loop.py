@@ -98,8 +98,9 @@ class Trainer:
     def _steps(self, feed: Feed) -> bool:
         """Do the steps that are left; return False if the run was asked to stop."""
         options, total = self._plan.options, self._plan.steps
-        if self._start == 0 and not self._look(0):
-            return self._stopped(0)
+        # Of a checkpoint, too: a run may have been stopped while it evaluated.
+        if not self._look(self._start):
+            return self._stopped(self._start)
         for step in range(self._start, total):
             self._reporter.resume_clock()
             data = feed.next()
@@ -170,14 +171,12 @@ class Trainer:
             EveryRankError: always.
         """
         self._world.agree(self._recorder.plot)
-        limit = self._plan.options.max_bad_steps
-        steps = "step was" if limit == 1 else "steps in a row were"
-        typical = self._guard.typical_norm()
-        beside = "" if typical is None else f"; the gradient norm is {typical:.3g} otherwise"
+        count = self._guard.in_a_row
+        steps = "step was" if count == 1 else "steps in a row were"
         spikes = ", or raise --spike-factor" if metrics.skipped == "spike" else ""
         raise EveryRankError(
             TrainingError(
-                f"{limit} {steps} skipped; of step {metrics.step}, {fault(metrics)}{beside}",
+                f"{count} {steps} skipped, the last because {fault(metrics)}",
                 place=self._plan.folder.metrics,
                 remedy="look at the samples of these steps, lower --lr or lengthen --warmup"
                 f"{spikes}; the checkpoints written before are sound",

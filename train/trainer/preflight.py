@@ -19,7 +19,7 @@ from trainer.data import (
 from trainer.engine import AdamWSettings, BatchShape
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
-from trainer.samples import Prompt, check_prompts, choose_prompts
+from trainer.samples import Prompt, choose_prompts
 from trainer.schedule import Schedule
 from vnprep.errors import TrainingError
 from vnprep.loading.loader import PackedLoader
@@ -95,8 +95,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     if valid is not None:
         check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
     model = model_for(options, shards)
-    prompts = choose_prompts(options, shards, valid)
-    check_prompts(prompts, model.max_position_embeddings)
+    prompts = choose_prompts(options, shards, valid, model.max_position_embeddings)
     seq_len = sequence_length(options, sets, valid, model)
     train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
     valid_loader = None

@@ -92,8 +92,8 @@ def _skip_notice(metrics: StepMetrics) -> str:
     ids = ", ".join(map(str, metrics.sample_ids[:8]))
     more = ", …" if len(metrics.sample_ids) > 8 else ""
     return (
-        f"warning: step {metrics.step} skipped, {fault(metrics)}: weights and optimizer are as "
-        f"before (samples {ids}{more})"
+        f"warning: step {metrics.step} skipped, since {fault(metrics)}: weights and optimizer "
+        f"are as before (samples {ids}{more})"
     )
 
 

@@ -37,12 +37,19 @@ class Prompt:
 
 
 def choose_prompts(
-    options: TrainOptions, shards: ShardSet, valid: ShardSet | None
+    options: TrainOptions, shards: ShardSet, valid: ShardSet | None, positions: int
 ) -> tuple[Prompt, ...]:
     """Return the prompts of a run: the user's, else some beginnings of the validation data.
 
+    Args:
+        options: of the run.
+        shards: training data; its tokenizer encodes.
+        valid: validation data, or None.
+        positions: of the model; a prompt must leave room for an answer.
+
     Raises:
-        TrainingError: a prompt cannot be encoded, or the file of prompts cannot be read.
+        TrainingError: a prompt is too long or cannot be encoded, or the file of prompts cannot be
+            read.
     """
     if options.sample_every == 0:
         return ()
@@ -56,16 +63,14 @@ def choose_prompts(
             ids = encode(tokenizer, texts)
         except InputError as error:
             raise TrainingError(error.cause, place="--sample-prompt", remedy=error.remedy) from None
-        return tuple(Prompt(text, tuple(each)) for text, each in zip(texts, ids, strict=True))
-    return () if valid is None else _from_data(valid, options.stage)
+        prompts = tuple(Prompt(text, tuple(each)) for text, each in zip(texts, ids, strict=True))
+        _check_room(prompts, positions)
+        return prompts
+    found = () if valid is None else _from_data(valid, options.stage)
+    return tuple(prompt for prompt in found if len(prompt.token_ids) < positions)
 
 
-def check_prompts(prompts: Sequence[Prompt], positions: int) -> None:
-    """See that each prompt leaves room for an answer.
-
-    Raises:
-        TrainingError: one does not.
-    """
+def _check_room(prompts: Sequence[Prompt], positions: int) -> None:
     for prompt in prompts:
         if len(prompt.token_ids) >= positions:
             raise TrainingError(
@@ -101,7 +106,8 @@ def _from_data(shards: ShardSet, stage: Stage) -> tuple[Prompt, ...]:
 
 
 def _shown(ids: list[int], tokenizer: LoadedTokenizer) -> Prompt:
-    return Prompt(tokenizer.backend.decode(ids, skip_special_tokens=True), tuple(ids))
+    words = [each for each in ids if tokenizer.special.name(each) is None]
+    return Prompt(tokenizer.backend.decode(words), tuple(ids))
 
 
 class _StopAskedError(Exception):

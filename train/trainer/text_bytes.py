@@ -54,13 +54,17 @@ def _token_bytes(tokenizer: LoadedTokenizer) -> NDArray[np.int64] | None:
 
 def _decoded_bytes(shards: ShardSet, tokenizer: LoadedTokenizer) -> int:
     """Decode every run of supervised tokens, and count."""
-    total, runs = 0, []
+    special = list(tokenizer.special.as_dict().values())
+    total = 0
+    runs: list[list[int]] = []
     for number in range(len(shards)):
         _, target, mask = shards.arrays(number)
         edges = np.flatnonzero(np.diff(mask != 0, prepend=False, append=False))
-        runs += [target[a:b].tolist() for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        for begin, end in zip(edges[::2], edges[1::2], strict=True):
+            run = target[begin:end]
+            runs.append(run[~np.isin(run, special)].tolist())
         if len(runs) >= _ROWS or number == len(shards) - 1:
-            texts = tokenizer.backend.decode_batch(runs, skip_special_tokens=True)
+            texts = tokenizer.backend.decode_batch(runs)
             total += sum(len(text.encode()) for text in texts)
             runs = []
     return total
