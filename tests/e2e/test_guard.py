@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from trainer.metrics import read_metrics
 
@@ -159,3 +162,32 @@ def test_samples_change_nothing_and_sigterm_ends_them(
     assert [row["step"] for row in samples] == [n for n in (2, 4, 6, 8, 10) for _ in range(3)]
     assert all(row["text"] and row["prompt"] for row in samples)
     assert [row["loss"] for row in steps_of(out)] == [row["loss"] for row in steps_of(plain)]
+
+
+def test_an_empty_micro_batch_changes_nothing(
+    server: Server, workshop: Workshop, make_data: Callable[..., Path]
+) -> None:
+    """Four packed rows: the second of two ranks has a micro-batch of empty rows, or there is none.
+
+    Under every ZeRO stage, losses, gradient norms and weights are those of one rank.
+    """
+    data = make_data(workshop.folder / "four", [[[4 + n] * (31 - n)] for n in range(4)], "pretrain")
+    found = {}
+    for ranks, stage in ((1, 1), (2, 0), (2, 1), (2, 2), (2, 3)):
+        out = workshop.folder / f"empty-{ranks}-{stage}"
+        options: dict[str, Any] = {"data": data, "steps": 3}
+        result = run(
+            server, out, {}, ranks, *arguments(workshop, out, workshop.config(stage), **options)
+        )
+        assert result.code == 0, result.text
+        found[ranks, stage] = steps_of(out), load_file(out / "model/model.safetensors")
+    reference, weights = found.pop((1, 1))
+    assert [len(row["sample_ids"]) for row in reference] == [4, 4, 4]
+    for rows, state in found.values():
+        for row, expected in zip(rows, reference, strict=True):
+            assert row["sample_ids"] == expected["sample_ids"]
+            assert (row["tokens"], row["skipped"]) == (expected["tokens"], None)
+            for name in ("loss", "grad_norm"):
+                assert row[name] == pytest.approx(expected[name], abs=1e-6)
+        for name, tensor in weights.items():
+            torch.testing.assert_close(state[name], tensor, atol=1e-6, rtol=0)
