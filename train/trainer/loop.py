@@ -17,7 +17,7 @@ from trainer.feed import Feed, StepData
 from trainer.guard import Guard
 from trainer.metrics import StepMetrics
 from trainer.preflight import Plan
-from trainer.recorder import Recorder, fault
+from trainer.recorder import Recorder, too_many_skipped
 from trainer.reporter import Reporter
 from trainer.samples import Sampler, is_due
 from trainer.step import OptimizerStep, Outcome
@@ -171,17 +171,8 @@ class Trainer:
             EveryRankError: always.
         """
         self._world.agree(self._recorder.plot)
-        count = self._guard.in_a_row
-        steps = "step was" if count == 1 else "steps in a row were"
-        spikes = ", or raise --spike-factor" if metrics.skipped == "spike" else ""
-        raise EveryRankError(
-            TrainingError(
-                f"{count} {steps} skipped, the last because {fault(metrics)}",
-                place=self._plan.folder.metrics,
-                remedy="look at the samples of these steps, lower --lr or lengthen --warmup"
-                f"{spikes}; the checkpoints written before are sound",
-            )
-        )
+        place = self._plan.folder.metrics
+        raise EveryRankError(too_many_skipped(metrics, self._guard.in_a_row, place))
 
     def _look(self, step: int) -> bool:
         """Evaluate and sample where that is due; return False if asked to stop meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from trainer.distributed import World
 from trainer.metrics import JsonLines, MetricsLog, SampleText, StepMetrics, ValidationMetrics
@@ -10,7 +11,7 @@ from trainer.plot import plot_run
 from trainer.reporter import Reporter
 from trainer.runfolder import RunFolder
 from trainer.tensorboard import Curves
-from vnprep.errors import OutputError
+from vnprep.errors import OutputError, TrainingError
 
 
 class Recorder:
@@ -92,12 +93,30 @@ def _skip_notice(metrics: StepMetrics) -> str:
     ids = ", ".join(map(str, metrics.sample_ids[:8]))
     more = ", …" if len(metrics.sample_ids) > 8 else ""
     return (
-        f"warning: step {metrics.step} skipped, since {fault(metrics)}: weights and optimizer "
+        f"warning: step {metrics.step} skipped, since {_fault(metrics)}: weights and optimizer "
         f"are as before (samples {ids}{more})"
     )
 
 
-def fault(metrics: StepMetrics) -> str:
+def too_many_skipped(metrics: StepMetrics, in_a_row: int, log: Path) -> TrainingError:
+    """Return the error that ends a run which learns nothing any more.
+
+    Args:
+        metrics: of the newest step.
+        in_a_row: skipped steps without a good one between.
+        log: where they are found.
+    """
+    steps = "step was" if in_a_row == 1 else "steps in a row were"
+    spikes = ", or raise --spike-factor" if metrics.skipped == "spike" else ""
+    return TrainingError(
+        f"{in_a_row} {steps} skipped, the last because {_fault(metrics)}",
+        place=log,
+        remedy="look at the samples of these steps, lower --lr or lengthen --warmup"
+        f"{spikes}; the checkpoints written before are sound",
+    )
+
+
+def _fault(metrics: StepMetrics) -> str:
     """Say why a step was skipped."""
     if metrics.skipped == "loss":
         return f"its loss is {metrics.loss}"

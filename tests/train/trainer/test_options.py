@@ -36,6 +36,18 @@ def test_the_defaults_of_each_stage() -> None:
     assert pre.resume == "auto"
 
 
+def test_what_is_seen_of_a_run() -> None:
+    plain = parse(pretrain, "--model", "tiny")
+    assert (plain.sample_prompt, plain.sample_prompts, plain.sample_every) == ((), None, None)
+    assert plain.tensorboard and plain.peak_tflops is None
+    asked = parse(pretrain, "--model", "tiny", "--sample-prompt", "a", "--sample-prompt", "b c")
+    assert asked.sample_prompt == ("a", "b c")
+    wishes = ("--no-tensorboard", "--peak-tflops", "989", "--spike-factor", "0")
+    some = parse(pretrain, "--model", "tiny", *wishes, "--max-bad-steps", "3")
+    assert not some.tensorboard
+    assert (some.peak_tflops, some.spike_factor, some.max_bad_steps) == (989.0, 0.0, 3)
+
+
 def test_what_the_launcher_adds_is_taken() -> None:
     options = parse(pretrain, "--model", "tiny", "--local_rank=1", "--steps", "7")
     assert (options.steps, options.epochs) == (7, None)
