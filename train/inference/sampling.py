@@ -142,7 +142,7 @@ def _check(model: LlamaForCausalLM, prompts: Sequence[Sequence[int]], sampling: 
             raise TrainingError("out of range", place=name, remedy=f"give {range_}")
 
 
-@torch.no_grad()  # not inference_mode: ZeRO 3 keeps what it gathers here, and trains with it
+@torch.inference_mode()
 def _generate_batch(
     model: LlamaForCausalLM,
     tokenizer: LoadedTokenizer,
