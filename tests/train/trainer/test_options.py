@@ -34,6 +34,7 @@ def test_the_defaults_of_each_stage() -> None:
     assert pre.warmup == Warmup(0.05, is_share=True)
     assert pre.betas == (0.9, 0.95)
     assert pre.resume == "auto"
+    assert (pre.spike_factor, fine.spike_factor, pre.max_bad_steps) == (20.0, 100.0, 10)
 
 
 def test_what_is_seen_of_a_run() -> None:
