@@ -18,7 +18,7 @@ Points = Sequence[tuple[int, float]]
 
 #: A curve of more points than this is drawn pale, with its average over it.
 _NOISY = 60
-#: Steps that the average looks back, as a share of all.
+#: Steps that the average takes together, as a share of all.
 _SMOOTHED = 0.02
 
 
@@ -89,9 +89,9 @@ def _draw(axes: Axes, label: str, points: Points, color: str) -> None:
 
 
 def _average(values: Sequence[float], span: int) -> list[float]:
-    """Return the mean of each value and the ones before it, ``span`` at most."""
-    means = []
+    """Return the mean of each value and its neighbours, ``span`` together; fewer at the ends."""
+    half, means = span // 2, []
     for place in range(len(values)):
-        window = values[max(0, place + 1 - span) : place + 1]
+        window = values[max(0, place - half) : place + half + 1]
         means.append(math.fsum(window) / len(window))
     return means
