@@ -15,7 +15,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +54,7 @@ class Commit:
         zero_stage: ZeRO stage it was written under.
         precision: that of the pass, ``bf16`` or ``fp32``; the weights here are fp32.
         files: every file of the folder but this record.
+        trainer_state: of the loop's guard (see ``guard``), as plain JSON.
     """
 
     step: int
@@ -62,6 +63,7 @@ class Commit:
     zero_stage: int
     precision: str
     files: tuple[FileRecord, ...] = ()
+    trainer_state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def layout(self) -> str:

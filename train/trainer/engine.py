@@ -207,49 +207,6 @@ def clips_itself(config: Config) -> bool:
     return zero_stage(config) == 0 and precision(config) == "fp32"
 
 
-def update(engine: Any, lr: float, own_clip: float | None) -> float | None:
-    """Clip and apply the gradients that have been accumulated.
-
-    Args:
-        engine: DeepSpeed's.
-        lr: learning rate of this update.
-        own_clip: largest norm if the loop clips itself (see ``clips_itself``), 0 for no limit;
-            None if DeepSpeed does.
-
-    Returns:
-        The gradient's 2-norm before clipping, or None if DeepSpeed does not compute it.
-
-    Raises:
-        TrainingError: a gradient is NaN or infinite.
-    """
-    for group in engine.optimizer.param_groups:
-        group["lr"] = lr
-    norm: Any = None
-    if own_clip is not None:
-        limit = own_clip if own_clip > 0 else float("inf")
-        norm = nn.utils.clip_grad_norm_(engine.module.parameters(), limit)
-        _check_norm(float(norm), engine.global_steps)
-    engine.step()
-    if own_clip is None:
-        norm = engine.get_global_grad_norm()
-    if norm is None:
-        return None
-    if not engine.was_step_applied():
-        norm = float("inf")
-    total = float(norm)
-    _check_norm(total, engine.global_steps - 1)
-    return total
-
-
-def _check_norm(norm: float, step: int) -> None:
-    if norm != norm or norm == float("inf"):
-        raise TrainingError(
-            f"the gradient of step {step + 1} is not finite",
-            remedy="lower --lr or lengthen --warmup, and run again: the checkpoints written "
-            "before are sound",
-        )
-
-
 def whole_weights(engine: Any, world: World) -> dict[str, torch.Tensor] | None:
     """Bring the whole weights to rank 0, in host memory; all ranks call this.
 

@@ -23,6 +23,7 @@ from trainer.elastic import change_note, fit_shape, rows_per_step
 from trainer.engine import AdamWSettings, BatchShape
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
+from trainer.samples import Prompt, choose_prompts
 from trainer.schedule import Schedule
 from vnprep.errors import TrainingError
 from vnprep.loading.loader import PackedLoader
@@ -41,7 +42,9 @@ class Plan:
         options: what the user asked for.
         sets: training data; the first one's tokenizer is the model's.
         loader: this rank's batches.
+        valid: validation data, or None.
         valid_loader: this rank's validation batches, or None.
+        prompts: what the model is asked while it trains; may be empty.
         model: the model's shape.
         deepspeed: DeepSpeed's configuration, complete.
         shape: rows of a step.
@@ -55,7 +58,9 @@ class Plan:
     options: TrainOptions
     sets: tuple[ShardSet, ...]
     loader: PackedLoader | MixedLoader
+    valid: ShardSet | None
     valid_loader: PackedLoader | None
+    prompts: tuple[Prompt, ...]
     model: ModelConfig
     deepspeed: engine.Config
     shape: BatchShape
@@ -105,6 +110,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     if valid is not None:
         check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
     model = model_for(options, shards)
+    prompts = choose_prompts(options, shards, valid, model.max_position_embeddings)
     seq_len = sequence_length(options, sets, valid, model)
     train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
     valid_loader = None
@@ -132,7 +138,9 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         options,
         sets,
         train_loader,
+        valid,
         valid_loader,
+        prompts,
         model,
         config,
         shape,

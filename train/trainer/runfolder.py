@@ -3,8 +3,10 @@
 OUT/run.json       the settings and the special tokens, written when the run begins
 OUT/tokenizer.json the tokenizer: with it, any checkpoint is a model (see ``runmodel``)
 OUT/metrics.jsonl  one line a step, and one for each evaluation
+OUT/samples.jsonl  what the model makes of the prompts, while it trains
+OUT/tensorboard/   the curves, for TensorBoard
 OUT/checkpoints/   step-00000300/, …
-OUT/loss.png       the curves, at the end
+OUT/loss.png       the curves, when the run ends or is stopped
 OUT/model/         the trained weights, at the end
 """
 
@@ -45,6 +47,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """The log of metrics."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """The log of what the model writes."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's files."""
+        return self.path / "tensorboard"
 
     @property
     def plot(self) -> Path:

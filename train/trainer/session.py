@@ -15,10 +15,11 @@ from trainer.checkpoint import Commit
 from trainer.distributed import World
 from trainer.fragments import partitions
 from trainer.loop import Trainer, commit_record
-from trainer.metrics import Reporter
 from trainer.options import TrainOptions
 from trainer.preflight import Plan, prepare
+from trainer.reporter import Reporter
 from trainer.stop import StopRequest
+from trainer.throughput import Throughput, count_parameters, flops_per_token, peak_flops
 from vnprep.durable import folder_lock
 from vnprep.errors import TrainingError
 
@@ -46,7 +47,7 @@ def train(options: TrainOptions, world: World) -> int:
         for problem in damaged:
             reporter.say(f"warning: checkpoint passed over: {problem.place}: {problem.cause}")
         model = world.agree(lambda: build_model(plan))
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        parameters, trained = count_parameters(model)
         engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
         world.agree(lambda: partitions(engine))  # what could not be saved is refused now
         reporter.say(_summary(plan, parameters, world))
@@ -58,8 +59,17 @@ def train(options: TrainOptions, world: World) -> int:
             reporter.say(f"continuing after step {commit.step} ({path})")
             if commit.layout != (now := commit_record(plan, world, 0).layout):
                 reporter.say(f"written by {commit.layout}; now {now}")
-        trainer = Trainer(plan, engine, world, stop, reporter, resumed[1].step if resumed else 0)
-        return trainer.run()
+        throughput = _throughput(plan, parameters, trained, world)
+        start, state = (resumed[1].step, resumed[1].trainer_state) if resumed else (0, {})
+        return Trainer(plan, engine, world, stop, reporter, throughput, start, state).run()
+
+
+def _throughput(plan: Plan, parameters: int, trained: int, world: World) -> Throughput:
+    precision = deepspeed_engine.precision(plan.deepspeed)
+    return Throughput(
+        flops_per_token(plan.model, parameters, trained, plan.loader.seq_len),
+        peak_flops(world.device, precision, plan.options.peak_tflops),
+    )
 
 
 def build_model(plan: Plan) -> LlamaForCausalLM:
