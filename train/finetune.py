@@ -26,7 +26,8 @@ Examples:
     "--init",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of the run, or of the model, to start from.",
+    help="Folder of the run, of the model, or of a Llama or Qwen3 in Hugging Face's form, to "
+    "start from.",
 )
 @training_options("finetune")
 def finetune(**values: Any) -> int:

@@ -131,16 +131,36 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Loa
         raise TrainingError(
             f"cannot be read ({error})", place=path, remedy="train the model again"
         ) from None
+    return LoadedModel(assemble(card.config, tensors, path, dtype), card)
+
+
+def assemble(
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    place: Path,
+    dtype: torch.dtype = torch.float32,
+) -> LlamaForCausalLM:
+    """Build a model of its weights.
+
+    Args:
+        config: the model's shape.
+        tensors: weights under Hugging Face's names.
+        place: where they come from, for messages.
+        dtype: of the weights in memory.
+
+    Raises:
+        TrainingError: they do not fit ``config``.
+    """
     # Without storage: the weights drawn for a fresh model would be thrown away at once.
     with torch.device("meta"):
-        model = LlamaForCausalLM(card.config)
-    _check_weights(tensors, storable(model.state_dict(), card.config), path)
-    if card.config.tie_word_embeddings:
-        tensors[_HEAD] = tensors[_EMBEDDING]
+        model = LlamaForCausalLM(config)
+    _check_weights(tensors, storable(model.state_dict(), config), place)
+    if config.tie_word_embeddings:
+        tensors = tensors | {_HEAD: tensors[_EMBEDDING]}
     weights = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
-    return LoadedModel(model, card)
+    return model
 
 
 def storable(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

@@ -34,8 +34,8 @@ class TrainOptions:
         mix: each folder's share of the packed rows; None if there is but one.
         out: folder of the run.
         deepspeed_config: JSON file.
-        model: preset or config file; pretraining only.
-        init: run or model folder to start from; fine-tuning only.
+        model: preset or config file, for a model from nothing; pretraining only.
+        init: folder to start from: a run, a model, or one in Hugging Face's form.
         steps: optimizer steps, or None if ``epochs`` decides.
         epochs: passes over the data, or None if ``steps`` decides.
         seq_len: positions of a packed row; None chooses.
@@ -99,6 +99,10 @@ class TrainOptions:
         values.pop("local_rank")
         values.setdefault("model", None)
         values.setdefault("init", None)
+        if (values["model"] is None) == (values["init"] is None):
+            raise click.UsageError(
+                "give one of --model, for a model from nothing, and --init, to start from one"
+            )
         if values["steps"] is not None and values["epochs"] is not None:
             raise click.UsageError("--steps and --epochs exclude each other: give one of them")
         count = len(values["data"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from modeling.card import WEIGHTS_NAME, read_card
+from modeling.card import read_card
 from modeling.config import ModelConfig
+from modeling.huggingface import is_huggingface
 from modeling.presets import load_config
+from modeling.start import start_config, start_identity
 from trainer import engine
 from trainer.data import (
     check_same_tokenizer,
@@ -152,10 +154,12 @@ def model_for(options: TrainOptions, shards: ShardSet) -> ModelConfig:
         model = load_config(options.model, tokenizer.vocab_size, tokenizer.special)
         check_vocabulary(model, shards, options.model)
         return model
-    card = read_card(options.init)
-    check_same_tokenizer(shards, card.fingerprint, "the model of --init")
-    check_vocabulary(card.config, shards, str(options.init))
-    return card.config
+    if not is_huggingface(options.init):
+        card = read_card(options.init)
+        check_same_tokenizer(shards, card.fingerprint, "the model of --init")
+    model = start_config(options.init, shards.tokenizer())
+    check_vocabulary(model, shards, str(options.init))
+    return model
 
 
 def sequence_length(
@@ -199,7 +203,7 @@ def _settings(
     return {
         "stage": options.stage,
         **data_identity(sets, options.mix),
-        "init": None if options.init is None else read_card(options.init).hashes[WEIGHTS_NAME],
+        "init": None if options.init is None else start_identity(options.init),
         "model": asdict(model),
         "tokenizer": sets[0].manifest.tokenizer.fingerprint,
         "steps": schedule.total_steps,

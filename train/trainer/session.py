@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from modeling.model import LlamaForCausalLM
-from modeling.weights import load_model
+from modeling.start import load_start
 from trainer import checkpoint
 from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
@@ -59,7 +59,7 @@ def train(options: TrainOptions, world: World) -> int:
 def build_model(plan: Plan) -> LlamaForCausalLM:
     """Make the model in float32 on the host: the same weights on every rank, from the seed."""
     if plan.options.init is not None:
-        return load_model(plan.options.init).model.float()
+        return load_start(plan.options.init, plan.sets[0].tokenizer())
     torch.manual_seed(plan.options.seed)
     return LlamaForCausalLM(plan.model)
 
