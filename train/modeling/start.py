@@ -42,9 +42,7 @@ def new_tokens(folder: Path, tokenizer: LoadedTokenizer) -> list[int]:
     try:
         return check_extends(tokenizer_text(folder), tokenizer.text)
     except TrainingError as error:
-        raise TrainingError(
-            error.cause, place=error.place or folder, remedy=error.remedy
-        ) from None
+        raise TrainingError(error.cause, place=error.place or folder, remedy=error.remedy) from None
 
 
 def adopted_config(folder: Path, tokenizer: LoadedTokenizer) -> ModelConfig:
