@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from cli_errors import show_errors
 from modeling.card import TOKENIZER_NAME
 from modeling.huggingface import is_huggingface, stated_tokens, tokenizer_text
-from modeling.start import adopt
+from modeling.start import adopt, new_tokens
 from modeling.vocabulary import add_tokens, choose_tokens
 from modeling.weights import save_model
 from vnprep.durable import write_text
@@ -133,6 +133,7 @@ def _write_model(folder: Path, out: Path, tokenizer: LoadedTokenizer) -> None:
         tokenizer.special,
         tokenizer.fingerprint,
         "pretrain",
+        new_tokens(folder, tokenizer),
     )
 
 

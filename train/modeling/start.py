@@ -106,6 +106,13 @@ def start_config(folder: Path, tokenizer: LoadedTokenizer) -> ModelConfig:
     return adopted_config(folder, tokenizer)
 
 
+def untrained_tokens(folder: Path, tokenizer: LoadedTokenizer) -> tuple[int, ...]:
+    """Return the ids of tokens that were added to the model and not trained yet."""
+    if is_huggingface(folder):
+        return tuple(new_tokens(folder, tokenizer))
+    return read_card(folder).untrained
+
+
 def load_start(folder: Path, tokenizer: LoadedTokenizer) -> LlamaForCausalLM:
     """Load the model that training starts from, in float32 on the host.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,7 @@ def save_model(
     special: SpecialIds,
     fingerprint: str,
     stage: Stage,
+    untrained: Sequence[int] = (),
 ) -> None:
     """Write a model folder; it counts as a model only once it is whole.
 
@@ -92,6 +93,7 @@ def save_model(
         special: ids of the special tokens.
         fingerprint: the tokenizer's.
         stage: what the model was trained on last.
+        untrained: ids of tokens that were added and not trained yet.
     """
     tokenizer = tokenizer_path.read_text(encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,7 @@ def save_model(
         {role: str(backend.id_to_token(number)) for role, number in special.as_dict().items()},
         fingerprint,
         {n: sha256_file(folder / n) for n in (CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME)},
+        tuple(untrained),
     ).write()
 
 

@@ -12,6 +12,7 @@ from trainer import checkpoint
 from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
 from trainer.distributed import EveryRankError, World
+from trainer.lora import merged, save_adapter, seed_dropout
 from trainer.metrics import MetricsLog, Reporter, StepMetrics, plot_losses
 from trainer.preflight import Plan
 from trainer.stop import StopRequest
@@ -115,6 +116,7 @@ class Trainer:
                     "data with vnprep inspect",
                 )
             )
+        seed_dropout(plan.options.seed, step, world.rank)
         nll_sum = torch.zeros((), dtype=torch.float32, device=world.device)
         for batch in batches:
             nll = self._engine(**to_device(batch, world.device))
@@ -202,10 +204,15 @@ class Trainer:
             if state is None:
                 return
             tokenizer = plan.sets[0].manifest.tokenizer
+            weights = state
+            if plan.lora is not None:
+                assert plan.options.init is not None, "adapters are added to a trained model"
+                save_adapter(plan.folder.adapter, state, plan.lora, plan.model, plan.options.init)
+                weights = merged(state, plan.lora)
             save_model(
                 plan.folder.model,
                 plan.model,
-                state,
+                weights,
                 plan.sets[0].tokenizer_path,
                 tokenizer.special,
                 tokenizer.fingerprint,

@@ -9,7 +9,7 @@ from modeling.card import read_card
 from modeling.config import ModelConfig
 from modeling.huggingface import is_huggingface
 from modeling.presets import load_config
-from modeling.start import start_config, start_identity
+from modeling.start import start_config, start_identity, untrained_tokens
 from trainer import engine
 from trainer.data import (
     check_same_tokenizer,
@@ -19,6 +19,7 @@ from trainer.data import (
     training_loader,
 )
 from trainer.engine import AdamWSettings, BatchShape
+from trainer.lora import LoraSettings, lora_settings
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
 from trainer.schedule import Schedule
@@ -41,6 +42,7 @@ class Plan:
         loader: this rank's batches.
         valid_loader: this rank's validation batches, or None.
         model: the model's shape.
+        lora: of the adapters, or None if all weights are trained.
         deepspeed: DeepSpeed's configuration, complete.
         shape: rows of a step.
         adamw: the optimizer's numbers.
@@ -54,6 +56,7 @@ class Plan:
     loader: PackedLoader | MixedLoader
     valid_loader: PackedLoader | None
     model: ModelConfig
+    lora: LoraSettings | None
     deepspeed: engine.Config
     shape: BatchShape
     adamw: AdamWSettings
@@ -92,6 +95,10 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     if valid is not None:
         check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
     model = model_for(options, shards)
+    new_tokens = options.init is not None and bool(
+        untrained_tokens(options.init, shards.tokenizer())
+    )
+    lora = lora_settings(options, model, new_tokens)
     seq_len = sequence_length(options, sets, valid, model)
     train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
     valid_loader = None
@@ -112,6 +119,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         "seq_len": seq_len,
         "rows_per_step": shape.micro_batch * shape.accumulation * world_size,
         "precision": engine.precision(config),
+        "lora": None if lora is None else lora.as_json(),
     }
     folder = RunFolder(options.out)
     folder.check(settings, fresh=options.resume == "never")
@@ -122,6 +130,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         train_loader,
         valid_loader,
         model,
+        lora,
         config,
         shape,
         AdamWSettings(options.lr, options.betas, options.weight_decay),

@@ -14,6 +14,7 @@ from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
 from trainer.distributed import World
 from trainer.loop import Trainer, commit_record
+from trainer.lora import add_adapters
 from trainer.metrics import Reporter
 from trainer.options import TrainOptions
 from trainer.preflight import Plan, prepare
@@ -46,8 +47,9 @@ def train(options: TrainOptions, world: World) -> int:
             reporter.say(f"warning: checkpoint passed over: {problem.place}: {problem.cause}")
         model = world.agree(lambda: build_model(plan))
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
-        reporter.say(_summary(plan, parameters, world))
+        reporter.say(_summary(plan, parameters, trained, world))
         if resumed is not None:
             path, commit = resumed
             world.agree(lambda: checkpoint.load(engine, path, commit))
@@ -59,7 +61,10 @@ def train(options: TrainOptions, world: World) -> int:
 def build_model(plan: Plan) -> LlamaForCausalLM:
     """Make the model in float32 on the host: the same weights on every rank, from the seed."""
     if plan.options.init is not None:
-        return load_start(plan.options.init, plan.sets[0].tokenizer())
+        model = load_start(plan.options.init, plan.sets[0].tokenizer())
+        if plan.lora is not None:
+            add_adapters(model, plan.lora, plan.options.seed)
+        return model
     torch.manual_seed(plan.options.seed)
     return LlamaForCausalLM(plan.model)
 
@@ -90,14 +95,15 @@ def _find_checkpoint(
     return (path, commit), damaged
 
 
-def _summary(plan: Plan, parameters: int, world: World) -> str:
+def _summary(plan: Plan, parameters: int, trained: int, world: World) -> str:
     shape = plan.shape
     rows = sum(shards.manifest.rows for shards in plan.sets)
     supervised = sum(shards.manifest.supervised_tokens for shards in plan.sets)
     positions = shape.micro_batch * shape.accumulation * world.size * plan.loader.seq_len
+    part = "" if trained == parameters else f", {trained / 1e6:,.2f} M of them trained"
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     return (
-        f"{parameters / 1e6:,.1f} M parameters · {rows:,} rows, "
+        f"{parameters / 1e6:,.1f} M parameters{part} · {rows:,} rows, "
         f"{supervised:,} supervised tokens, packed {plan.loader.fill:.1%} full\n"
         f"{ranks} × micro-batch {shape.micro_batch} × accumulation {shape.accumulation} × "
         f"{plan.loader.seq_len} = {positions:,} positions a step · "
