@@ -28,14 +28,21 @@ def to_hf(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]
     """
     split: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        fused = _part_of(name, _FUSED)
-        if fused is None:
-            split[name] = tensor
-            continue
-        sizes = _sizes(fused, config)
-        for part, rows in zip(_FUSED[fused], torch.split(tensor, sizes), strict=True):
-            split[name.replace(fused, part)] = rows
+        names, sizes = hf_parts(name, config)
+        parts = torch.split(tensor, sizes) if sizes else (tensor,)
+        split.update(zip(names, parts, strict=True))
     return split
+
+
+def hf_parts(name: str, config: ModelConfig) -> tuple[list[str], list[int]]:
+    """Return Hugging Face's names for what a parameter here holds, and the rows of each.
+
+    Rows are told of fused parameters alone; else it is the one name, and no rows.
+    """
+    for whole, parts in _FUSED.items():
+        if whole in name:
+            return [name.replace(whole, part) for part in parts], _sizes(whole, config)
+    return [name], []
 
 
 def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,10 +54,6 @@ def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if all(each in state for each in names):
                 fused[name.replace(parts[0], whole)] = torch.cat([fused.pop(n) for n in names])
     return fused
-
-
-def _part_of(name: str, known: Mapping[str, object]) -> str | None:
-    return next((part for part in known if part in name), None)
 
 
 def _sizes(fused: str, config: ModelConfig) -> list[int]:

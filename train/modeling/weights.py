@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,7 @@ def save_model(
     special: SpecialIds,
     fingerprint: str,
     stage: Stage,
+    untrained: Sequence[int] = (),
 ) -> None:
     """Write a model folder; it counts as a model only once it is whole.
 
@@ -93,6 +94,7 @@ def save_model(
         special: ids of the special tokens.
         fingerprint: the tokenizer's.
         stage: what the model was trained on last.
+        untrained: ids of tokens that were added and not trained yet.
     """
     tokenizer = tokenizer_path.read_text(encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,7 @@ def save_model(
         {role: str(backend.id_to_token(number)) for role, number in special.as_dict().items()},
         fingerprint,
         {n: sha256_file(folder / n) for n in (CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME)},
+        tuple(untrained),
     ).write()
 
 
@@ -132,16 +135,36 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Loa
         raise TrainingError(
             f"cannot be read ({error})", place=path, remedy="train the model again"
         ) from None
+    return LoadedModel(assemble(card.config, tensors, path, dtype), card)
+
+
+def assemble(
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    place: Path,
+    dtype: torch.dtype = torch.float32,
+) -> LlamaForCausalLM:
+    """Build a model of its weights.
+
+    Args:
+        config: the model's shape.
+        tensors: weights under Hugging Face's names.
+        place: where they come from, for messages.
+        dtype: of the weights in memory.
+
+    Raises:
+        TrainingError: they do not fit ``config``.
+    """
     # Without storage: the weights drawn for a fresh model would be thrown away at once.
     with torch.device("meta"):
-        model = LlamaForCausalLM(card.config)
-    _check_weights(tensors, storable(model.state_dict(), card.config), path)
-    if card.config.tie_word_embeddings:
-        tensors[_HEAD] = tensors[_EMBEDDING]
+        model = LlamaForCausalLM(config)
+    _check_weights(tensors, storable(model.state_dict(), config), place)
+    if config.tie_word_embeddings:
+        tensors = tensors | {_HEAD: tensors[_EMBEDDING]}
     weights = {name: tensor.to(dtype) for name, tensor in from_hf(tensors).items()}
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
-    return LoadedModel(model, card)
+    return model
 
 
 def storable(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from trainer.checkpoint import Commit
 from trainer.distributed import EveryRankError, World
 from trainer.feed import Feed, StepData
 from trainer.guard import Guard
+from trainer.lora import merged, save_adapter, seed_dropout
 from trainer.metrics import StepMetrics
 from trainer.preflight import Plan
 from trainer.recorder import Recorder, too_many_skipped
@@ -137,6 +138,7 @@ class Trainer:
                     "data with vnprep inspect",
                 )
             )
+        seed_dropout(plan.options.seed, step, self._world.rank)
         lr = plan.schedule.rate(step)
         outcome = self._optimizer_step.run(data, lr, asked=self._stop.asked, waited=waited)
         self._stop_agreed = outcome.stop
@@ -236,10 +238,15 @@ class Trainer:
             if state is None:
                 return
             tokenizer = plan.sets[0].manifest.tokenizer
+            weights = state
+            if plan.lora is not None:
+                assert plan.options.init is not None, "adapters are added to a trained model"
+                save_adapter(plan.folder.adapter, state, plan.lora, plan.model, plan.options.init)
+                weights = merged(state, plan.lora)
             save_model(
                 plan.folder.model,
                 plan.model,
-                state,
+                weights,
                 plan.sets[0].tokenizer_path,
                 tokenizer.special,
                 tokenizer.fingerprint,

@@ -37,8 +37,13 @@ class TrainOptions:
         mix: each folder's share of the packed rows; None if there is but one.
         out: folder of the run.
         deepspeed_config: JSON file.
-        model: preset or config file; pretraining only.
-        init: run or model folder to start from; fine-tuning only.
+        model: preset or config file, for a model from nothing; pretraining only.
+        init: folder to start from: a run, a model, or one in Hugging Face's form.
+        lora: rank of the adapters, or None to train all weights; fine-tuning only.
+        lora_alpha: the adapters count ``lora_alpha / lora`` times; None is twice the rank.
+        lora_targets: names of the linear layers that get adapters; None is all.
+        lora_dropout: share of the adapters' inputs that is dropped.
+        lora_embeddings: whether the embeddings are trained, too; None if tokens are new.
         steps: optimizer steps, or None if ``epochs`` decides.
         epochs: passes over the data, or None if ``steps`` decides.
         seq_len: positions of a packed row; None chooses.
@@ -79,6 +84,11 @@ class TrainOptions:
     deepspeed_config: Path
     model: str | None
     init: Path | None
+    lora: int | None
+    lora_alpha: float | None
+    lora_targets: tuple[str, ...] | None
+    lora_dropout: float
+    lora_embeddings: bool | None
     steps: int | None
     epochs: int | None
     seq_len: int | None
@@ -121,6 +131,11 @@ class TrainOptions:
         values.pop("local_rank")
         values.setdefault("model", None)
         values.setdefault("init", None)
+        _check_lora(values)
+        if (values["model"] is None) == (values["init"] is None):
+            raise click.UsageError(
+                "give one of --model, for a model from nothing, and --init, to start from one"
+            )
         if values["steps"] is not None and values["epochs"] is not None:
             raise click.UsageError("--steps and --epochs exclude each other: give one of them")
         count = len(values["data"])
@@ -134,6 +149,38 @@ class TrainOptions:
         if values["steps"] is None and values["epochs"] is None:
             values["epochs"] = DEFAULT_EPOCHS[stage]
         return cls(stage=stage, **values)
+
+
+#: LoRA's options, as they are without LoRA.
+_LORA: dict[str, Any] = {
+    "lora": None,
+    "lora_alpha": None,
+    "lora_targets": None,
+    "lora_dropout": 0.0,
+    "lora_embeddings": None,
+}
+
+
+def _check_lora(values: dict[str, Any]) -> None:
+    """Fill in LoRA's options where a script has none; refuse those that need ``--lora``."""
+    for name, default in _LORA.items():
+        values.setdefault(name, default)
+        if values["lora"] is None and values[name] != default:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} means something with --lora only: give --lora RANK too"
+            )
+
+
+class _NamesType(click.ParamType[tuple[str, ...]]):
+    name = "name,name,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in value.split(","))
+        if not all(names):
+            self.fail(f"{value!r} has an empty name; give names like q_proj,v_proj.", param, ctx)
+        return names
 
 
 class _WarmupType(click.ParamType[Warmup]):
@@ -294,6 +341,40 @@ def _optimizer_options(stage: Stage) -> list[Callable[[F], F]]:
     ]
 
 
+def _lora_options() -> list[Callable[[F], F]]:
+    return [
+        click.option(
+            "--lora",
+            type=_POSITIVE,
+            metavar="RANK",
+            help="Train adapters of this rank (LoRA) instead of all weights; OUT/model is the "
+            "merged model, OUT/adapter the adapter alone, in PEFT's form.",
+        ),
+        click.option(
+            "--lora-alpha",
+            type=_RATE,
+            help="The adapters count alpha / rank times.  [default: twice the rank]",
+        ),
+        click.option(
+            "--lora-targets",
+            type=_NamesType(),
+            help="Names of the linear layers that get adapters.  [default: all but the head]",
+        ),
+        click.option(
+            "--lora-dropout",
+            type=click.FloatRange(0, 1, max_open=True),
+            default=0.0,
+            show_default=True,
+            help="Share of the adapters' inputs that is dropped.",
+        ),
+        click.option(
+            "--lora-embeddings/--no-lora-embeddings",
+            default=None,
+            help="Train the embeddings, too.  [default: if --init has new special tokens]",
+        ),
+    ]
+
+
 def _running_options() -> list[Callable[[F], F]]:
     return [
         click.option(
@@ -389,6 +470,7 @@ def training_options(stage: Stage) -> Callable[[F], F]:
         *_data_options(),
         *_length_options(stage),
         *_optimizer_options(stage),
+        *(_lora_options() if stage == "finetune" else []),
         *_running_options(),
     ]
 

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from modeling.card import WEIGHTS_NAME, read_card
+from modeling.card import read_card
 from modeling.config import ModelConfig
+from modeling.huggingface import is_huggingface
 from modeling.presets import load_config
+from modeling.start import start_config, start_identity, untrained_tokens
 from trainer import engine
 from trainer.checkpoint import Commit
 from trainer.data import (
@@ -21,6 +23,7 @@ from trainer.data import (
 )
 from trainer.elastic import change_note, fit_shape, rows_per_step
 from trainer.engine import AdamWSettings, BatchShape
+from trainer.lora import LoraSettings, lora_settings
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
 from trainer.samples import Prompt, choose_prompts
@@ -46,6 +49,7 @@ class Plan:
         valid_loader: this rank's validation batches, or None.
         prompts: what the model is asked while it trains; may be empty.
         model: the model's shape.
+        lora: of the adapters, or None if all weights are trained.
         deepspeed: DeepSpeed's configuration, complete.
         shape: rows of a step.
         adamw: the optimizer's numbers.
@@ -62,6 +66,7 @@ class Plan:
     valid_loader: PackedLoader | None
     prompts: tuple[Prompt, ...]
     model: ModelConfig
+    lora: LoraSettings | None
     deepspeed: engine.Config
     shape: BatchShape
     adamw: AdamWSettings
@@ -111,6 +116,10 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
     model = model_for(options, shards)
     prompts = choose_prompts(options, shards, valid, model.max_position_embeddings)
+    new_tokens = options.init is not None and bool(
+        untrained_tokens(options.init, shards.tokenizer())
+    )
+    lora = lora_settings(options, model, new_tokens)
     seq_len = sequence_length(options, sets, valid, model)
     train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
     valid_loader = None
@@ -130,6 +139,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     settings = _settings(options, sets, model, schedule) | {
         "seq_len": seq_len,
         "rows_per_step": rows_per_step(shape, world_size),
+        "lora": None if lora is None else lora.as_json(),
     }
     folder = RunFolder(options.out)
     folder.check(settings, fresh=options.resume == "never")
@@ -142,6 +152,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         valid_loader,
         prompts,
         model,
+        lora,
         config,
         shape,
         AdamWSettings(options.lr, options.betas, options.weight_decay),
@@ -187,10 +198,12 @@ def model_for(options: TrainOptions, shards: ShardSet) -> ModelConfig:
         model = load_config(options.model, tokenizer.vocab_size, tokenizer.special)
         check_vocabulary(model, shards, options.model)
         return model
-    card = read_card(options.init)
-    check_same_tokenizer(shards, card.fingerprint, "the model of --init")
-    check_vocabulary(card.config, shards, str(options.init))
-    return card.config
+    if not is_huggingface(options.init):
+        card = read_card(options.init)
+        check_same_tokenizer(shards, card.fingerprint, "the model of --init")
+    model = start_config(options.init, shards.tokenizer())
+    check_vocabulary(model, shards, str(options.init))
+    return model
 
 
 def sequence_length(
@@ -234,7 +247,7 @@ def _settings(
     return {
         "stage": options.stage,
         **data_identity(sets, options.mix),
-        "init": None if options.init is None else read_card(options.init).hashes[WEIGHTS_NAME],
+        "init": None if options.init is None else start_identity(options.init),
         "model": asdict(model),
         "tokenizer": sets[0].manifest.tokenizer.fingerprint,
         "steps": schedule.total_steps,

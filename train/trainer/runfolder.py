@@ -8,6 +8,7 @@ OUT/tensorboard/   the curves, for TensorBoard
 OUT/checkpoints/   step-00000300/, …
 OUT/loss.png       the curves, when the run ends or is stopped
 OUT/model/         the trained weights, at the end
+OUT/adapter/       under --lora, the adapter alone, at the end
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ class RunFolder:
     def model(self) -> Path:
         """The folder of the trained weights."""
         return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of LoRA's weights."""
+        return self.path / "adapter"
 
     def check(self, settings: dict[str, Any], *, fresh: bool) -> None:
         """See that a run with these settings may use this folder; nothing is written.

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from modeling.model import LlamaForCausalLM
-from modeling.weights import load_model
+from modeling.start import load_start
 from trainer import checkpoint
 from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
 from trainer.distributed import World
 from trainer.fragments import partitions
 from trainer.loop import Trainer, commit_record
+from trainer.lora import add_adapters
 from trainer.options import TrainOptions
 from trainer.preflight import Plan, prepare
 from trainer.reporter import Reporter
@@ -50,7 +51,7 @@ def train(options: TrainOptions, world: World) -> int:
         parameters, trained = count_parameters(model)
         engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
         world.agree(lambda: partitions(engine))  # what could not be saved is refused now
-        reporter.say(_summary(plan, parameters, world))
+        reporter.say(_summary(plan, parameters, trained, world))
         for note in plan.notes:
             reporter.say(note)
         if resumed is not None:
@@ -75,7 +76,10 @@ def _throughput(plan: Plan, parameters: int, trained: int, world: World) -> Thro
 def build_model(plan: Plan) -> LlamaForCausalLM:
     """Make the model in float32 on the host: the same weights on every rank, from the seed."""
     if plan.options.init is not None:
-        return load_model(plan.options.init).model.float()
+        model = load_start(plan.options.init, plan.sets[0].tokenizer())
+        if plan.lora is not None:
+            add_adapters(model, plan.lora, plan.options.seed)
+        return model
     torch.manual_seed(plan.options.seed)
     return LlamaForCausalLM(plan.model)
 
@@ -107,14 +111,15 @@ def _find_checkpoint(
     return (path, commit), damaged
 
 
-def _summary(plan: Plan, parameters: int, world: World) -> str:
+def _summary(plan: Plan, parameters: int, trained: int, world: World) -> str:
     shape = plan.shape
     rows = sum(shards.manifest.rows for shards in plan.sets)
     supervised = sum(shards.manifest.supervised_tokens for shards in plan.sets)
     positions = shape.micro_batch * shape.accumulation * world.size * plan.loader.seq_len
+    part = "" if trained == parameters else f", {trained / 1e6:,.2f} M of them trained"
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     return (
-        f"{parameters / 1e6:,.1f} M parameters · {rows:,} rows, "
+        f"{parameters / 1e6:,.1f} M parameters{part} · {rows:,} rows, "
         f"{supervised:,} supervised tokens, packed {plan.loader.fill:.1%} full\n"
         f"{ranks} × micro-batch {shape.micro_batch} × accumulation {shape.accumulation} × "
         f"{plan.loader.seq_len} = {positions:,} positions a step · "
