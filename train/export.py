@@ -107,9 +107,7 @@ def export_gguf(loaded: LoadedModel, out: Path, dtype: str) -> None:
 
 def _check_file(out: Path) -> None:
     if out.is_dir() or out.suffix != ".gguf":
-        raise OutputError(
-            "not the name of a GGUF file", place=out, remedy="give --out NAME.gguf"
-        )
+        raise OutputError("not the name of a GGUF file", place=out, remedy="give --out NAME.gguf")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporting.precision import rounded
 from exporting.pre_tokenizers import llama_cpp_name
+from exporting.precision import rounded
 from vnprep.durable import TEMPORARY_SUFFIX, fsync_folder
 from vnprep.errors import TrainingError
 from vnprep.tokenizer.load import LoadedTokenizer
@@ -210,4 +210,5 @@ def _paired(name: str, tensor: Tensor, config: Mapping[str, Any]) -> Tensor:
         heads = config["num_key_value_heads"]
     else:
         return tensor
-    return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    pairs = tensor.view(heads, 2, -1, tensor.shape[-1]).transpose(1, 2)
+    return pairs.reshape(tensor.shape)

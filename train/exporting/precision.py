@@ -1,8 +1,7 @@
-"""Weights as other programs get them: rounded, and without the rows that only pad the vocabulary."""
+"""Weights for other programs: rounded, and without the rows that only pad the vocabulary."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch

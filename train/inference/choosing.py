@@ -77,7 +77,11 @@ class Repetition:
     """Which tokens each row holds already, and the penalty for them (CTRL, arXiv:1909.05858)."""
 
     def __init__(
-        self, prompts: Sequence[Sequence[int]], vocab_size: int, penalty: float, device: torch.device
+        self,
+        prompts: Sequence[Sequence[int]],
+        vocab_size: int,
+        penalty: float,
+        device: torch.device,
     ) -> None:
         """Begin with the prompts' tokens; at a penalty of 1 nothing is kept."""
         self._penalty = penalty
