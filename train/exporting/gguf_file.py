@@ -118,7 +118,7 @@ def _add_tokenizer(
     writer: gguf.GGUFWriter, content: Mapping[str, Any], tokenizer: LoadedTokenizer, pre: str
 ) -> None:
     special = tokenizer.special
-    tokens, types = _vocabulary(content, tokenizer)
+    tokens, types = _vocabulary(tokenizer)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
@@ -133,20 +133,17 @@ def _add_tokenizer(
     writer.add_add_space_prefix(False)
 
 
-def _vocabulary(
-    content: Mapping[str, Any], tokenizer: LoadedTokenizer
-) -> tuple[list[str], list[gguf.TokenType]]:
+def _vocabulary(tokenizer: LoadedTokenizer) -> tuple[list[str], list[gguf.TokenType]]:
     """Return each id's text, in the byte-level alphabet, and its kind."""
     # An id that no text has must still have a name of its own.
     tokens = [f"[UNUSED{number}]" for number in range(tokenizer.vocab_size)]
     types = [gguf.TokenType.UNUSED] * tokenizer.vocab_size
-    for token, number in content["model"]["vocab"].items():
+    # Asked of the library, which numbers added tokens anew where the file's ids leave a gap.
+    for token, number in tokenizer.backend.get_vocab(with_added_tokens=True).items():
         tokens[number], types[number] = token, gguf.TokenType.NORMAL
-    for added in content.get("added_tokens") or []:
-        number = added["id"]
-        control = added["special"] or number in tokenizer.special.as_dict().values()
-        tokens[number] = added["content"]
-        types[number] = gguf.TokenType.CONTROL if control else gguf.TokenType.USER_DEFINED
+    for number, added in tokenizer.backend.get_added_tokens_decoder().items():
+        tokens[number] = added.content
+        types[number] = gguf.TokenType.CONTROL if added.special else gguf.TokenType.USER_DEFINED
     for number in tokenizer.special.as_dict().values():
         types[number] = gguf.TokenType.CONTROL
     return tokens, types

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Iterator
 
@@ -50,7 +49,7 @@ def _lines(terminal: bool) -> Iterator[str]:
         yield from click.get_text_stream("stdin", encoding="utf-8", errors="surrogateescape")
         return
     with contextlib.suppress(ImportError):
-        importlib.import_module("readline")  # gives ``input`` its line editing and history
+        import readline  # noqa: F401  (gives ``input`` its line editing and history)
     while True:
         try:
             yield input("> ")
