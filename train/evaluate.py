@@ -11,7 +11,9 @@ import click
 import numpy as np
 
 from cli_errors import show_errors
-from inference.device import DEVICE_OPTION, on_device
+from inference.device import on_device
+from inference.options import BATCH_SIZE_OPTION, DEVICE_OPTION, RUN_ARGUMENT
+from inference.progress import Progress
 from inference.sampling import Sampling, generate, request_prompts
 from inference.scoring import Pair, Result, Score, read_pairs, score, score_by_task
 from modeling.weights import load_model
@@ -32,7 +34,7 @@ Examples:
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@RUN_ARGUMENT
 @click.option(
     "--pairs",
     required=True,
@@ -45,13 +47,7 @@ Examples:
     help="Longest answer in tokens, [EOS] included. Default: the longest expected response and "
     f"{_SPARE_TOKENS} more.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Requests answered at a time.",
-)
+@BATCH_SIZE_OPTION
 @click.option(
     "--show",
     type=click.IntRange(min=0),
@@ -86,13 +82,16 @@ def main(
     loaded = load_model(run)
     tokenizer = loaded.tokenizer()
     model = on_device(loaded.model, device)
+    progress = Progress(len(wanted))
     answers = generate(
         model,
         tokenizer,
         request_prompts(tokenizer, [pair.request for pair in wanted]),
         Sampling(max_new_tokens or longest_response(tokenizer, wanted) + _SPARE_TOKENS),
         batch_size=batch_size,
+        on_batch=progress.add if len(wanted) > batch_size else None,
     )
+    progress.end()
     results = [Result(pair, answer) for pair, answer in zip(wanted, answers, strict=True)]
     if as_json:
         click.echo(json.dumps(_as_json(results, show), ensure_ascii=False, indent=2))

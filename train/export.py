@@ -1,156 +1,113 @@
-"""Write a trained model in Hugging Face's form."""
+"""Write a trained model in Hugging Face's form, or as a GGUF file for llama.cpp."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import click
-from tokenizers import Tokenizer, normalizers, processors
-from torch import Tensor
 
 from cli_errors import show_errors
+from exporting.huggingface import GB, check_folder, export
+from exporting.precision import DTYPES, exported_weights
+from exporting.tokenizer_files import exported_tokenizer
 from inference.chat_template import chat_template
-from modeling.card import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME
-from modeling.config import ModelConfig
-from modeling.weights import LoadedModel, load_model, storable, write_config, write_tensors
-from vnprep.durable import readable_json, write_text
-from vnprep.errors import OutputError
-from vnprep.tokenizer.load import LoadedTokenizer
+from inference.options import RUN_ARGUMENT
+from modeling.weights import LoadedModel, load_model
+from vnprep.errors import OutputError, TrainingError
 
-TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
-GENERATION_CONFIG_NAME = "generation_config.json"
-TEMPLATE_NAME = "chat_template.jinja"
-#: Longest answer that other programs write unless told otherwise.
-MAX_NEW_TOKENS = 128
+__all__ = ["export", "export_gguf", "exported_tokenizer", "main"]
 
-_FILES = (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    TOKENIZER_NAME,
-    TOKENIZER_CONFIG_NAME,
-    GENERATION_CONFIG_NAME,
-    TEMPLATE_NAME,
-)
-_VOCABULARY_ROWS = ("model.embed_tokens.weight", "lm_head.weight")
 _EPILOG = """\b
 Examples:
   python train/export.py runs/ft --out hf/
+  python train/export.py runs/ft --out hf/ --dtype bf16
+  python train/export.py runs/ft --to gguf --out model.gguf --dtype q8_0
   python -c "from transformers import AutoModelForCausalLM as M; M.from_pretrained('hf/')"
 """
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@RUN_ARGUMENT
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write; new, empty, or an earlier export, which is replaced.",
+    type=click.Path(path_type=Path),
+    help="Folder to write; new, empty, or an earlier export, which is replaced. With --to gguf, "
+    "the file.",
+)
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["hf", "gguf"]),
+    default="hf",
+    show_default=True,
+    help="hf: a folder for transformers and vLLM. gguf: one file for llama.cpp and Ollama.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice([*DTYPES, "q8_0"]),
+    default="fp32",
+    show_default=True,
+    help="Precision of the weights. q8_0, for gguf alone, takes about a byte a weight.",
+)
+@click.option(
+    "--max-shard-gb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Largest weight file in 10⁹ bytes; a larger model is split over several, with an index.",
 )
 @show_errors
-def main(run: Path, out: Path) -> None:
-    """Write the model in the folder RUN for transformers, vLLM and the like.
+def main(run: Path, out: Path, form: str, dtype: str, max_shard_gb: float) -> None:
+    """Write the model in the folder RUN for transformers, vLLM, llama.cpp and the like.
 
     The folder loads with AutoModelForCausalLM and AutoTokenizer, without code of this project. Its
     chat template is the request format, [BOS] REQUEST [SEP]. Other programs turn the characters of
     a special token inside a message into that token; the template refuses such a message instead.
     """
-    _check_folder(out)
-    loaded = load_model(run)
-    export(loaded, out)
-    click.echo(f"wrote {out}: {', '.join(_FILES)}", err=True)
-
-
-def export(loaded: LoadedModel, out: Path) -> None:
-    """Write the files; ``config.json``, without which nothing loads, comes last."""
-    tokenizer = loaded.tokenizer()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG_NAME).unlink(missing_ok=True)
-    config = replace(loaded.config, vocab_size=tokenizer.vocab_size)
-    tensors = trimmed(storable(loaded.model.state_dict(), config), config)
-    template = chat_template(tokenizer)
-    write_tensors(out / WEIGHTS_NAME, tensors)
-    write_text(out / TOKENIZER_NAME, exported_tokenizer(tokenizer))
-    write_text(out / TEMPLATE_NAME, template)
-    write_text(
-        out / TOKENIZER_CONFIG_NAME, readable_json(_tokenizer_config(loaded, config, template))
-    )
-    write_text(out / GENERATION_CONFIG_NAME, readable_json(_generation_config(config)))
-    write_config(out / CONFIG_NAME, config, tensors)
-
-
-def trimmed(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Leave out the rows that only pad the vocabulary, so that no program can choose them."""
-    return {
-        name: tensor[: config.vocab_size].contiguous() if name in _VOCABULARY_ROWS else tensor
-        for name, tensor in tensors.items()
-    }
-
-
-def exported_tokenizer(tokenizer: LoadedTokenizer) -> str:
-    """Return the ``tokenizer.json``, made to do alone what our own code does around it.
-
-    It brings text to NFC, and ``tokenizer(text)`` begins with ``[BOS]``, as pretraining does. The
-    chat template brings its own ``[BOS]`` and is encoded without this.
-    """
-    exported = Tokenizer.from_str(tokenizer.text)
-    exported.no_truncation()
-    exported.no_padding()
-    own = exported.normalizer
-    if not isinstance(own, normalizers.NFC):
-        nfc = normalizers.NFC()
-        exported.normalizer = nfc if own is None else normalizers.Sequence([nfc, own])
-    if exported.post_processor is None:
-        bos = tokenizer.special.bos
-        name = exported.id_to_token(bos)
-        exported.post_processor = processors.TemplateProcessing(
-            single=f"{name} $A",
-            pair=f"{name} $A {name} $B",
-            special_tokens=[(name, bos)],
-        )
-    return readable_json(json.loads(exported.to_str()))
-
-
-def _tokenizer_config(loaded: LoadedModel, config: ModelConfig, template: str) -> dict[str, object]:
-    names = loaded.card.token_names
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": names["bos"],
-        "eos_token": names["eos"],
-        "pad_token": names["pad"],
-        "sep_token": names["sep"],
-        "model_max_length": config.max_position_embeddings,
-        "clean_up_tokenization_spaces": False,
-        # So that the answers of a batch begin at one column.
-        "padding_side": "left",
-        # Here too for programs that do not read chat_template.jinja.
-        "chat_template": template,
-    }
-
-
-def _generation_config(config: ModelConfig) -> dict[str, object]:
-    return {
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-        "pad_token_id": config.pad_token_id,
-        "do_sample": False,
-        "max_new_tokens": MAX_NEW_TOKENS,
-    }
-
-
-def _check_folder(out: Path) -> None:
-    if not out.is_dir():
+    if form == "gguf":
+        _check_file(out)
+        export_gguf(load_model(run), out, dtype)
+        click.echo(f"wrote {out}: {out.stat().st_size:,} bytes", err=True)
         return
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in _FILES)
-    if foreign:
-        raise OutputError(
-            f"the folder holds other files ({', '.join(foreign[:3])})",
-            place=out,
-            remedy="give a new folder with --out",
+    if dtype not in DTYPES:
+        raise TrainingError(
+            "is a form of GGUF", place=f"--dtype {dtype}", remedy="add --to gguf, or take bf16"
         )
+    check_folder(out)
+    max_bytes = int(max_shard_gb * GB)
+    names = export(load_model(run), out, dtype=DTYPES[dtype], max_shard_bytes=max_bytes)
+    click.echo(f"wrote {out}: {', '.join(names)}", err=True)
+
+
+def export_gguf(loaded: LoadedModel, out: Path, dtype: str) -> None:
+    """Write a model as a GGUF file.
+
+    Args:
+        loaded: the model.
+        out: the file; an earlier one is replaced.
+        dtype: a key of ``exporting.gguf_file.GGUF_TYPES``.
+
+    Raises:
+        TrainingError: llama.cpp cannot run its tokenizer.
+    """
+    try:
+        from exporting.gguf_file import write_gguf
+    except ModuleNotFoundError:
+        raise TrainingError(
+            "the package gguf is missing", remedy="install it: pip install gguf"
+        ) from None
+    tokenizer = loaded.tokenizer()
+    weights = DTYPES["fp32"]  # as they are; the file's own types are made tensor by tensor
+    config, tensors = exported_weights(loaded, tokenizer.vocab_size, weights)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    template = chat_template(tokenizer)
+    write_gguf(out, config.to_hf(), tensors, tokenizer, template, dtype, out.stem)
+
+
+def _check_file(out: Path) -> None:
+    if out.is_dir() or out.suffix != ".gguf":
+        raise OutputError("not the name of a GGUF file", place=out, remedy="give --out NAME.gguf")
 
 
 if __name__ == "__main__":

@@ -209,3 +209,74 @@ def test_a_run_without_a_model_writes_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "no trained model here" in result.stderr
     assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_weights_of_less_precision(taught: Any, tmp_path: Path, dtype: str, kind: Any) -> None:
+    assert run_script(taught.run, "--out", tmp_path / "hf", "--dtype", dtype).exit_code == 0
+    tensors = load_file(tmp_path / "hf" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {kind}
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == str(kind).removeprefix("torch.")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert theirs.dtype == kind
+    for name, ours in taught.model.state_dict().items():
+        if "norm" in name:
+            torch.testing.assert_close(theirs.state_dict()[name], ours.to(kind), atol=0, rtol=0)
+
+
+def test_a_value_beyond_float16_is_not_made_infinite(
+    make_config: MakeConfig, save: Callable[..., Path], tokenizer_path: Path, tmp_path: Path
+) -> None:
+    model = LlamaForCausalLM(make_config(vocab_size=384))
+    with torch.no_grad():
+        model.model.norm.weight[3] = 70_000
+    run = save(tmp_path / "run", model, tokenizer_path)
+    result = run_script(run, "--out", tmp_path / "hf", "--dtype", "fp16")
+    assert result.exit_code == 1
+    assert "model.norm.weight" in result.stderr
+    assert "bf16" in result.stderr
+    assert run_script(run, "--out", tmp_path / "hf", "--dtype", "bf16").exit_code == 0
+
+
+def test_large_weights_are_split_over_files(
+    taught: Any, tokenizer: LoadedTokenizer, tmp_path: Path
+) -> None:
+    out = tmp_path / "hf"
+    assert run_script(taught.run, "--out", out, "--max-shard-gb", 0.00006).exit_code == 0
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    files = sorted(path.name for path in out.glob("*.safetensors"))
+    assert len(files) > 2
+    assert files == sorted(set(index["weight_map"].values()))
+    stored = {file: load_file(out / file) for file in files}
+    assert {name: file for file in files for name in stored[file]} == index["weight_map"]
+    total = sum(t.nbytes for tensors in stored.values() for t in tensors.values())
+    assert index["metadata"]["total_size"] == total
+    for file, tensors in stored.items():
+        assert len(tensors) == 1 or sum(t.nbytes for t in tensors.values()) <= 60_000, file
+    theirs = AutoModelForCausalLM.from_pretrained(out)
+    ids = torch.randint(0, tokenizer.vocab_size, (2, 20))
+    with torch.no_grad():
+        expected = taught.model(ids)[..., : tokenizer.vocab_size]
+        torch.testing.assert_close(theirs(ids).logits, expected, atol=1e-5, rtol=0)
+    # Exported again whole, nothing of the pieces is left.
+    assert run_script(taught.run, "--out", out).exit_code == 0
+    assert [path.name for path in out.glob("*safetensors*")] == ["model.safetensors"]
+
+
+def test_what_servers_need_is_there(exported: Path, hf_tokenizer: Any, taught: Any) -> None:
+    """vLLM cannot be run in these tests; these are the keys that it reads."""
+    config = json.loads((exported / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    for name in ("num_key_value_heads", "head_dim", "max_position_embeddings", "rope_theta"):
+        assert config[name] == getattr(taught.model.config, name)
+    assert config["tie_word_embeddings"] is True
+    generation = json.loads((exported / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == config["eos_token_id"] == hf_tokenizer.eos_token_id
+    texts = [
+        hf_tokenizer.apply_chat_template(
+            chat("Mở rèm"), tokenize=False, add_generation_prompt=prompt
+        )
+        for prompt in (True, False)
+    ]
+    assert texts == ["[BOS]Mở rèm[SEP]"] * 2

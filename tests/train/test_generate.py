@@ -98,3 +98,73 @@ def test_bad_requests_are_refused(taught: Any, tmp_path: Path) -> None:
         assert words in result.stderr
     assert "cannot be read" in run_script(taught.run, "--file", tmp_path / "none").stderr
     assert "cannot be used" in run_script(taught.run, "Mở", "--device", "nonsense").stderr
+
+
+def test_streaming_prints_what_is_printed_otherwise(taught: Any, pairs: Pairs) -> None:
+    requests = [request for request, _, _ in pairs]
+    for options in ([], ["--continue"], ["--temperature", 1, "--seed", 3, "--max-new-tokens", 5]):
+        plain = run_script(taught.run, *requests, *options)
+        streamed = run_script(taught.run, *requests, *options, "--stream")
+        assert streamed.exit_code == plain.exit_code == 0
+        assert streamed.stdout == plain.stdout
+        assert streamed.stderr == plain.stderr
+    assert run_script(taught.run, "Mở rèm", "--stream", "--json").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.jsonl", '{"request": "Mở rèm", "response": "x"}\n\n{"request": "Tắt đèn bếp"}\n'),
+        ("r.tsv", "response\trequest\nx\tMở rèm\ny\tTắt đèn bếp\n"),
+    ],
+)
+def test_files_with_a_field_of_requests(
+    taught: Any, tmp_path: Path, name: str, content: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8")
+    result = run_script(taught.run, "--file", file)
+    assert result.stdout == "Đã mở rèm\nĐã tắt đèn bếp\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("r.jsonl", '{"request": "a"}\n["b"]\n', "line 2"),
+        ("r.jsonl", '{"request": 1}\n', "line 1"),
+        ("r.tsv", "question\ta\nb\tc\n", "no column request"),
+    ],
+)
+def test_a_bad_line_of_a_file_is_named(
+    taught: Any, tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8")
+    result = run_script(taught.run, "--file", file)
+    assert result.exit_code == 1
+    assert words in result.stderr
+
+
+def test_a_file_of_answers_is_gone_on_with(taught: Any, tmp_path: Path, pairs: Pairs) -> None:
+    requests = [request for request, _, _ in pairs] * 3
+    out = tmp_path / "answers.jsonl"
+    options = ["--batch-size", 1, "--temperature", 2.0, "--max-new-tokens", 6]
+    result = run_script(taught.run, *requests, *options, "--out", out)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "15 answers" in result.stderr
+    whole = out.read_bytes()
+    lines = [json.loads(line) for line in whole.splitlines()]
+    assert [line["request"] for line in lines] == requests
+    assert {line["stop_reason"] for line in lines} <= {"eos", "length"}
+    out.write_bytes(whole[: whole.index(b"\n", len(whole) // 2) + 20])
+    again = run_script(taught.run, *requests, *options, "--out", out)
+    assert again.exit_code == 1
+    assert "--resume" in again.stderr
+    result = run_script(taught.run, *requests, *options, "--out", out, "--resume")
+    assert result.exit_code == 0, result.output
+    # The draws are those of each request's place, so nothing tells where it was cut.
+    assert out.read_bytes() == whole
+    other = run_script(taught.run, "Mở rèm", *options, "--out", out, "--resume")
+    assert other.exit_code == 1
+    assert "something else" in other.stderr
+    assert out.read_bytes() == whole

@@ -62,6 +62,12 @@ class KVCache:
         self._values[layer][:, :, self.length : end] = values
         return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
 
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rows only, by their numbers."""
+        self._keys = [keys[rows] for keys in self._keys]
+        self._values = [values[rows] for values in self._values]
+        self.documents = self.documents[rows]
+
 
 class Attention(nn.Module):
     """Grouped-query self-attention."""

@@ -12,7 +12,8 @@ import pytest
 import torch
 import transformers
 
-from inference.sampling import Sampling, _choose, generate, request_prompts, text_prompts
+from inference.choosing import choose
+from inference.sampling import Sampling, generate, request_prompts, text_prompts
 from modeling.config import ModelConfig
 from modeling.hf_names import to_hf
 from modeling.model import LlamaForCausalLM
@@ -189,15 +190,15 @@ def test_draws_follow_the_probabilities() -> None:
     draws = torch.linspace(0, 1, 40_001)[:-1]
     rows = logits.expand(len(draws), 4)
     for temperature in (0.5, 1.0, 2.0):
-        chosen = _choose(rows, draws, Sampling(temperature=temperature))
+        chosen = choose(rows, draws, Sampling(temperature=temperature))
         shares = chosen.bincount(minlength=4) / len(draws)
         torch.testing.assert_close(shares, (logits / temperature).softmax(0), atol=1e-3, rtol=0)
     # 0.64 + 0.24 reach 0.8; the other two are out.
-    chosen = _choose(rows, draws, Sampling(temperature=1.0, top_p=0.8))
+    chosen = choose(rows, draws, Sampling(temperature=1.0, top_p=0.8))
     expected = logits.softmax(0) * torch.tensor([0, 1, 0, 1])
     shares = chosen.bincount(minlength=4) / len(draws)
     torch.testing.assert_close(shares, expected / expected.sum(), atol=1e-3, rtol=0)
-    assert _choose(rows, draws, Sampling(temperature=1.0, top_p=1e-6)).unique().tolist() == [1]
+    assert choose(rows, draws, Sampling(temperature=1.0, top_p=1e-6)).unique().tolist() == [1]
 
 
 def test_positions_never_run_out(wild: LlamaForCausalLM, tokenizer: LoadedTokenizer) -> None:

@@ -1,0 +1,20 @@
+"""Options that several scripts share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from inference.device import DEVICE_OPTION
+
+__all__ = ["BATCH_SIZE_OPTION", "DEVICE_OPTION", "RUN_ARGUMENT"]
+
+RUN_ARGUMENT = click.argument("run", type=click.Path(path_type=Path))
+BATCH_SIZE_OPTION = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Requests answered at a time.",
+)
