@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +20,8 @@ Stage = Literal["pretrain", "finetune"]
 DEFAULT_EPOCHS: dict[Stage, int] = {"pretrain": 1, "finetune": 3}
 DEFAULT_LR: dict[Stage, float] = {"pretrain": 1e-3, "finetune": 3e-4}
 DEFAULT_WEIGHT_DECAY: dict[Stage, float] = {"pretrain": 0.1, "finetune": 0.01}
+#: Falling part of ``--schedule wsd`` if --decay is not given.
+DEFAULT_DECAY = Warmup(0.2, is_share=True)
 #: Positions of a pretraining row, unless the model has fewer.
 PRETRAIN_SEQ_LEN = 256
 
@@ -45,6 +47,7 @@ class TrainOptions:
         min_lr_ratio: lowest rate as a share of ``lr``.
         warmup: steps, or share of all steps, of rising rate.
         schedule: name in ``schedule.SHAPES``.
+        decay: of the schedule ``wsd``, steps or share of falling rate at the end.
         weight_decay: AdamW's, on matrices.
         betas: AdamW's.
         grad_clip: largest norm of the gradient; 0 is no limit.
@@ -75,6 +78,7 @@ class TrainOptions:
     min_lr_ratio: float
     warmup: Warmup
     schedule: str
+    decay: Warmup | None = field(default=None, kw_only=True)
     weight_decay: float
     betas: tuple[float, float]
     grad_clip: float
@@ -109,6 +113,13 @@ class TrainOptions:
             )
         if count == 1:
             values["mix"] = None
+        if values["decay"] is not None and values["schedule"] != "wsd":
+            raise click.UsageError(
+                f"--decay belongs to --schedule wsd; --schedule {values['schedule']} has no part "
+                "of its own that falls"
+            )
+        if values["decay"] is None and values["schedule"] == "wsd":
+            values["decay"] = DEFAULT_DECAY
         if values["steps"] is None and values["epochs"] is None:
             values["epochs"] = DEFAULT_EPOCHS[stage]
         return cls(stage=stage, **values)
@@ -228,7 +239,13 @@ def _optimizer_options(stage: Stage) -> list[Callable[[F], F]]:
             "--schedule",
             type=click.Choice(sorted(SHAPES)),
             default="cosine",
-            help="How the rate falls after the warm-up.",
+            help="How the rate falls after the warm-up; wsd keeps it until --decay.",
+        ),
+        click.option(
+            "--decay",
+            type=_WarmupType(),
+            help="Of --schedule wsd: steps of falling rate at the end, as a number or a share.  "
+            "[default: 20%]",
         ),
         shown(
             "--weight-decay",

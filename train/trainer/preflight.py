@@ -104,7 +104,12 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         )
     steps = options.steps or (options.epochs or 1) * train_loader.steps_per_epoch
     schedule = Schedule(
-        options.lr, options.min_lr_ratio, options.warmup.steps(steps), steps, options.schedule
+        options.lr,
+        options.min_lr_ratio,
+        options.warmup.steps(steps),
+        steps,
+        options.schedule,
+        0 if options.decay is None else options.decay.steps(steps),
     )
     settings = _settings(options, sets, model, schedule) | {
         "seq_len": seq_len,
@@ -207,6 +212,7 @@ def _settings(
         "lr": options.lr,
         "min_lr_ratio": options.min_lr_ratio,
         "warmup_steps": schedule.warmup_steps,
+        **({"decay_steps": schedule.decay_steps} if schedule.kind == "wsd" else {}),
         "weight_decay": options.weight_decay,
         "betas": list(options.betas),
         "grad_clip": options.grad_clip,
