@@ -50,6 +50,9 @@ class TrainOptions:
         decay: of the schedule ``wsd``, steps or share of falling rate at the end.
         weight_decay: AdamW's, on matrices.
         betas: AdamW's.
+        optimizer: ``adamw``, or ``muon`` for the matrices of the layers.
+        muon_lr: Muon's highest learning rate.
+        muon_momentum: Muon's.
         grad_clip: largest norm of the gradient; 0 is no limit.
         seed: decides the first weights and the order of the data.
         valid: folder of validation data, or None.
@@ -81,6 +84,9 @@ class TrainOptions:
     decay: Warmup | None = field(default=None, kw_only=True)
     weight_decay: float
     betas: tuple[float, float]
+    optimizer: Literal["adamw", "muon"] = field(default="adamw", kw_only=True)
+    muon_lr: float = field(default=0.02, kw_only=True)
+    muon_momentum: float = field(default=0.95, kw_only=True)
     grad_clip: float
     seed: int
     valid: Path | None
@@ -120,6 +126,10 @@ class TrainOptions:
             )
         if values["decay"] is None and values["schedule"] == "wsd":
             values["decay"] = DEFAULT_DECAY
+        for name, default in (("muon_lr", 0.02), ("muon_momentum", 0.95)):
+            if values[name] is not None and values["optimizer"] != "muon":
+                raise click.UsageError(f"--{name.replace('_', '-')} belongs to --optimizer muon")
+            values[name] = default if values[name] is None else values[name]
         if values["steps"] is None and values["epochs"] is None:
             values["epochs"] = DEFAULT_EPOCHS[stage]
         return cls(stage=stage, **values)
@@ -259,6 +269,20 @@ def _optimizer_options(stage: Stage) -> list[Callable[[F], F]]:
             nargs=2,
             default=(0.9, 0.95),
             help="AdamW's two averages.",
+        ),
+        shown(
+            "--optimizer",
+            type=click.Choice(["adamw", "muon"]),
+            default="adamw",
+            help="muon: Muon for the layers' matrices, AdamW for the rest.",
+        ),
+        click.option(
+            "--muon-lr", type=_RATE, help="Muon's highest learning rate.  [default: 0.02]"
+        ),
+        click.option(
+            "--muon-momentum",
+            type=click.FloatRange(0, 1, max_open=True),
+            help="Muon's momentum.  [default: 0.95]",
         ),
         shown(
             "--grad-clip",

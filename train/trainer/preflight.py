@@ -16,7 +16,8 @@ from trainer.data import (
     open_data,
     training_loader,
 )
-from trainer.engine import AdamWSettings, BatchShape
+from trainer.engine import AdamWSettings, BatchShape, MuonSettings
+from trainer.optimizers import check_muon
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
 from trainer.schedule import Schedule
@@ -83,6 +84,8 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         raw, options.micro_batch, options.accumulation, options.deepspeed_config
     )
     config = engine.final_config(raw, shape, options.grad_clip)
+    if options.optimizer == "muon":
+        check_muon(config, options.grad_clip, options.deepspeed_config)
     check: Literal["full", "sizes"] = options.data_check if hashes else "sizes"
     sets = open_all(options, check)
     shards = sets[0]
@@ -127,11 +130,17 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         model,
         config,
         shape,
-        AdamWSettings(options.lr, options.betas, options.weight_decay),
+        AdamWSettings(options.lr, options.betas, options.weight_decay, muon=_muon(options)),
         schedule,
         folder,
         settings,
     )
+
+
+def _muon(options: TrainOptions) -> MuonSettings | None:
+    if options.optimizer == "adamw":
+        return None
+    return MuonSettings(options.muon_lr, options.muon_momentum)
 
 
 def check_vocabulary(model: ModelConfig, shards: ShardSet, place: str) -> None:
@@ -215,6 +224,11 @@ def _settings(
         **({"decay_steps": schedule.decay_steps} if schedule.kind == "wsd" else {}),
         "weight_decay": options.weight_decay,
         "betas": list(options.betas),
+        **(
+            {"muon_lr": options.muon_lr, "muon_momentum": options.muon_momentum}
+            if options.optimizer == "muon"
+            else {}
+        ),
         "grad_clip": options.grad_clip,
         "seed": options.seed,
     }
