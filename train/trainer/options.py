@@ -62,6 +62,9 @@ class TrainOptions:
         resume: ``auto``, ``never``, or a checkpoint's folder.
         log_every: steps between lines where stderr is no terminal.
         threads: CPU threads of each rank; None shares the cores.
+        dry_run: say what the run would be, and end.
+        ranks: of a dry run, to plan for; None takes the launcher's.
+        json: of a dry run, whether to answer in JSON.
         data_check: ``full`` hashes all data first, ``sizes`` compares sizes alone.
     """
 
@@ -97,6 +100,9 @@ class TrainOptions:
     log_every: int
     threads: int | None
     data_check: Literal["full", "sizes"]
+    dry_run: bool = field(default=False, kw_only=True)
+    ranks: int | None = field(default=None, kw_only=True)
+    json: bool = field(default=False, kw_only=True)
 
     @classmethod
     def collect(cls, stage: Stage, values: dict[str, Any]) -> TrainOptions:
@@ -126,6 +132,9 @@ class TrainOptions:
             )
         if values["decay"] is None and values["schedule"] == "wsd":
             values["decay"] = DEFAULT_DECAY
+        for name in ("ranks", "json"):
+            if values[name] and not values["dry_run"]:
+                raise click.UsageError(f"--{name} belongs to --dry-run")
         for name, default in (("muon_lr", 0.02), ("muon_momentum", 0.95)):
             if values[name] is not None and values["optimizer"] != "muon":
                 raise click.UsageError(f"--{name.replace('_', '-')} belongs to --optimizer muon")
@@ -344,6 +353,17 @@ def _running_options() -> list[Callable[[F], F]]:
             type=_POSITIVE,
             help="CPU threads of each rank.  [default: the cores, shared among the ranks]",
         ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Check everything, say steps, memory and disk, and end; nothing is written.",
+        ),
+        click.option(
+            "--ranks",
+            type=_POSITIVE,
+            help="Of --dry-run: ranks to plan for.  [default: those here]",
+        ),
+        click.option("--json", is_flag=True, help="Of --dry-run: answer in JSON."),
         click.option("--local_rank", type=int, hidden=True, help="Set by the launcher."),
     ]
 
