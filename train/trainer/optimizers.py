@@ -62,7 +62,8 @@ def _muon(model: nn.Module, settings: AdamWSettings, numbers: dict[str, Any], cu
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     assert settings.muon is not None
-    muons, others = [], []
+    muons: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         parameter.use_muon = is_muons(name, parameter)  # type: ignore[attr-defined]
         if parameter.requires_grad:
