@@ -37,8 +37,9 @@ def state_bytes(counts: dict[str, int], stage: int, ranks: int, *, bf16: bool, m
 
     With N parameters: weights 2N in bf16, 4N in fp32; gradients 4N (added up in fp32), under bf16
     at ZeRO 0 and 1 2N more; Adam's two averages 8N (Muon has one, 4N); fp32 masters 4N wherever
-    ZeRO or bf16 keeps them. ZeRO 1 divides masters and averages by the ranks, ZeRO 2 the
-    gradients, too, ZeRO 3 the weights, too (arXiv:1910.02054, with DeepSpeed 0.19's own copies).
+    ZeRO or bf16 keeps them. ZeRO 1 divides masters and averages by the ranks, ZeRO 2 (in fp32
+    ZeRO 1) the gradients, too, ZeRO 3 the weights, too (arXiv:1910.02054, with DeepSpeed 0.19's
+    own copies).
     """
     n = counts["all"]
     weights = (2 if bf16 else 4) * n
@@ -46,7 +47,7 @@ def state_bytes(counts: dict[str, int], stage: int, ranks: int, *, bf16: bool, m
     averages = 8 * n - (4 * counts["matrices"] if muon else 0)
     masters = 4 * n if bf16 or stage > 0 else 0
     parts = [weights, gradients, averages + masters]
-    divided = [stage >= 3, stage >= 2, stage >= 1]
+    divided = [stage >= 3, stage >= 2 or (stage == 1 and not bf16), stage >= 1]
     return sum(part // ranks if over else part for part, over in zip(parts, divided, strict=True))
 
 
