@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +23,8 @@ DEFAULT_WEIGHT_DECAY: dict[Stage, float] = {"pretrain": 0.1, "finetune": 0.01}
 #: Far above what sound runs show: 1.3 in pretraining on the samples, 33 in fine-tuning, where
 #: the loss is nearly 0 at the end and single examples stand out.
 DEFAULT_SPIKE_FACTOR: dict[Stage, float] = {"pretrain": 20.0, "finetune": 100.0}
+#: Falling part of ``--schedule wsd`` if --decay is not given.
+DEFAULT_DECAY = Warmup(0.2, is_share=True)
 #: Positions of a pretraining row, unless the model has fewer.
 PRETRAIN_SEQ_LEN = 256
 
@@ -53,8 +55,12 @@ class TrainOptions:
         min_lr_ratio: lowest rate as a share of ``lr``.
         warmup: steps, or share of all steps, of rising rate.
         schedule: name in ``schedule.SHAPES``.
+        decay: of the schedule ``wsd``, steps or share of falling rate at the end.
         weight_decay: AdamW's, on matrices.
         betas: AdamW's.
+        optimizer: ``adamw``, or ``muon`` for the matrices of the layers.
+        muon_lr: Muon's highest learning rate.
+        muon_momentum: Muon's.
         grad_clip: largest norm of the gradient; 0 is no limit.
         spike_factor: a step is skipped if its gradient norm is beyond so many times the median
             of the last ones; 0 is never.
@@ -74,6 +80,9 @@ class TrainOptions:
         tensorboard: whether to write curves for TensorBoard.
         peak_tflops: a device's peak, for MFU; None takes a table's.
         threads: CPU threads of each rank; None shares the cores.
+        dry_run: say what the run would be, and end.
+        ranks: of a dry run, to plan for; None takes the launcher's.
+        json: of a dry run, whether to answer in JSON.
         data_check: ``full`` hashes all data first, ``sizes`` compares sizes alone.
     """
 
@@ -98,8 +107,12 @@ class TrainOptions:
     min_lr_ratio: float
     warmup: Warmup
     schedule: str
+    decay: Warmup | None = field(default=None, kw_only=True)
     weight_decay: float
     betas: tuple[float, float]
+    optimizer: Literal["adamw", "muon"] = field(default="adamw", kw_only=True)
+    muon_lr: float = field(default=0.02, kw_only=True)
+    muon_momentum: float = field(default=0.95, kw_only=True)
     grad_clip: float
     spike_factor: float
     max_bad_steps: int
@@ -119,6 +132,9 @@ class TrainOptions:
     peak_tflops: float | None
     threads: int | None
     data_check: Literal["full", "sizes"]
+    dry_run: bool = field(default=False, kw_only=True)
+    ranks: int | None = field(default=None, kw_only=True)
+    json: bool = field(default=False, kw_only=True)
 
     @classmethod
     def collect(cls, stage: Stage, values: dict[str, Any]) -> TrainOptions:
@@ -146,6 +162,20 @@ class TrainOptions:
             )
         if count == 1:
             values["mix"] = None
+        if values["decay"] is not None and values["schedule"] != "wsd":
+            raise click.UsageError(
+                f"--decay belongs to --schedule wsd; --schedule {values['schedule']} has no part "
+                "of its own that falls"
+            )
+        if values["decay"] is None and values["schedule"] == "wsd":
+            values["decay"] = DEFAULT_DECAY
+        for name in ("ranks", "json"):
+            if values[name] and not values["dry_run"]:
+                raise click.UsageError(f"--{name} belongs to --dry-run")
+        for name, default in (("muon_lr", 0.02), ("muon_momentum", 0.95)):
+            if values[name] is not None and values["optimizer"] != "muon":
+                raise click.UsageError(f"--{name.replace('_', '-')} belongs to --optimizer muon")
+            values[name] = default if values[name] is None else values[name]
         if values["steps"] is None and values["epochs"] is None:
             values["epochs"] = DEFAULT_EPOCHS[stage]
         return cls(stage=stage, **values)
@@ -297,7 +327,13 @@ def _optimizer_options(stage: Stage) -> list[Callable[[F], F]]:
             "--schedule",
             type=click.Choice(sorted(SHAPES)),
             default="cosine",
-            help="How the rate falls after the warm-up.",
+            help="How the rate falls after the warm-up; wsd keeps it until --decay.",
+        ),
+        click.option(
+            "--decay",
+            type=_WarmupType(),
+            help="Of --schedule wsd: steps of falling rate at the end, as a number or a share.  "
+            "[default: 20%]",
         ),
         shown(
             "--weight-decay",
@@ -311,6 +347,20 @@ def _optimizer_options(stage: Stage) -> list[Callable[[F], F]]:
             nargs=2,
             default=(0.9, 0.95),
             help="AdamW's two averages.",
+        ),
+        shown(
+            "--optimizer",
+            type=click.Choice(["adamw", "muon"]),
+            default="adamw",
+            help="muon: Muon for the layers' matrices, AdamW for the rest.",
+        ),
+        click.option(
+            "--muon-lr", type=_RATE, help="Muon's highest learning rate.  [default: 0.02]"
+        ),
+        click.option(
+            "--muon-momentum",
+            type=click.FloatRange(0, 1, max_open=True),
+            help="Muon's momentum.  [default: 0.95]",
         ),
         shown(
             "--grad-clip",
@@ -460,6 +510,17 @@ def _running_options() -> list[Callable[[F], F]]:
             type=_POSITIVE,
             help="CPU threads of each rank.  [default: the cores, shared among the ranks]",
         ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Check everything, say steps, memory and disk, and end; nothing is written.",
+        ),
+        click.option(
+            "--ranks",
+            type=_POSITIVE,
+            help="Of --dry-run: ranks to plan for.  [default: those here]",
+        ),
+        click.option("--json", is_flag=True, help="Of --dry-run: answer in JSON."),
         click.option("--local_rank", type=int, hidden=True, help="Set by the launcher."),
     ]
 

@@ -22,8 +22,9 @@ from trainer.data import (
     training_loader,
 )
 from trainer.elastic import change_note, fit_shape, rows_per_step
-from trainer.engine import AdamWSettings, BatchShape
+from trainer.engine import AdamWSettings, BatchShape, MuonSettings
 from trainer.lora import LoraSettings, lora_settings
+from trainer.optimizers import check_muon
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
 from trainer.samples import Prompt, choose_prompts
@@ -108,6 +109,8 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
             accumulation_given=options.accumulation is not None,
         )
     config = engine.final_config(raw, shape, options.grad_clip)
+    if options.optimizer == "muon":
+        check_muon(config, options.grad_clip, options.deepspeed_config)
     check: Literal["full", "sizes"] = options.data_check if hashes else "sizes"
     sets = open_all(options, check)
     shards = sets[0]
@@ -134,7 +137,12 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         )
     steps = options.steps or (options.epochs or 1) * train_loader.steps_per_epoch
     schedule = Schedule(
-        options.lr, options.min_lr_ratio, options.warmup.steps(steps), steps, options.schedule
+        options.lr,
+        options.min_lr_ratio,
+        options.warmup.steps(steps),
+        steps,
+        options.schedule,
+        0 if options.decay is None else options.decay.steps(steps),
     )
     settings = _settings(options, sets, model, schedule) | {
         "seq_len": seq_len,
@@ -155,7 +163,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         lora,
         config,
         shape,
-        AdamWSettings(options.lr, options.betas, options.weight_decay),
+        AdamWSettings(options.lr, options.betas, options.weight_decay, muon=_muon(options)),
         schedule,
         folder,
         settings,
@@ -173,6 +181,12 @@ def rows_to_continue(options: TrainOptions) -> int | None:
             settings = Commit.read(Path(options.resume)).settings
     rows = None if settings is None else settings.get("rows_per_step")
     return rows if isinstance(rows, int) and rows > 0 else None
+
+
+def _muon(options: TrainOptions) -> MuonSettings | None:
+    if options.optimizer == "adamw":
+        return None
+    return MuonSettings(options.muon_lr, options.muon_momentum)
 
 
 def check_vocabulary(model: ModelConfig, shards: ShardSet, place: str) -> None:
@@ -255,8 +269,14 @@ def _settings(
         "lr": options.lr,
         "min_lr_ratio": options.min_lr_ratio,
         "warmup_steps": schedule.warmup_steps,
+        **({"decay_steps": schedule.decay_steps} if schedule.kind == "wsd" else {}),
         "weight_decay": options.weight_decay,
         "betas": list(options.betas),
+        **(
+            {"muon_lr": options.muon_lr, "muon_momentum": options.muon_momentum}
+            if options.optimizer == "muon"
+            else {}
+        ),
         "grad_clip": options.grad_clip,
         "seed": options.seed,
     }

@@ -43,6 +43,8 @@ def run(options: TrainOptions) -> int:
         0, or 1 after an error that was printed, or 128 + the signal that ended the run early.
     """
     environment.prepare(options.threads)
+    if options.dry_run:
+        return _dry_run(options)
     from trainer.distributed import EveryRankError, join, leave, lost_rank
     from trainer.session import train
 
@@ -73,6 +75,23 @@ def run(options: TrainOptions) -> int:
         raise
     finally:
         leave(world, together=together)
+
+
+def _dry_run(options: TrainOptions) -> int:
+    """Say what the run would be. Rank 0 does it alone, so no ranks need to meet."""
+    if environment.rank() != 0:
+        return 0
+    from trainer import dryrun
+    from trainer.preflight import prepare
+
+    ranks = dryrun.ranks_of(options.ranks)
+    try:
+        facts = dryrun.describe(prepare(options, 0, ranks, hashes=True), ranks)
+    except VnprepError as error:
+        _print(str(error))
+        return 1
+    click.echo(dryrun.as_json(facts) if options.json else dryrun.to_text(facts))
+    return 0
 
 
 def _print(text: Any) -> None:

@@ -17,8 +17,8 @@ from modeling.model import LlamaForCausalLM
 from modeling.start import adopt
 from pretrain import pretrain
 from tests.train.foreign import hf_config, write_hf
-from trainer.engine import parameter_groups
 from trainer.lora import LoraSettings, add_adapters, linear_names, merged, save_adapter
+from trainer.optimizers import parameter_groups
 
 MakeConfig = Callable[..., ModelConfig]
 

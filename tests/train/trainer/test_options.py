@@ -108,3 +108,14 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     environment = {"PYTHONPATH": f"{TRAIN}:{TRAIN.parent}", "PATH": ""}
     subprocess.run([sys.executable, "-c", code], cwd=TRAIN, env=environment, check=True)
+
+
+def test_decay_belongs_to_wsd() -> None:
+    assert parse(pretrain, "--model", "tiny").decay is None
+    assert parse(pretrain, "--model", "tiny", "--schedule", "wsd").decay == Warmup(
+        0.2, is_share=True
+    )
+    given = parse(pretrain, "--model", "tiny", "--schedule", "wsd", "--decay", "50")
+    assert given.decay == Warmup(50, is_share=False)
+    with pytest.raises(click.UsageError, match="--decay belongs to --schedule wsd"):
+        parse(pretrain, "--model", "tiny", "--decay", "10%")
