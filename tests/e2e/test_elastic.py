@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from export import main as export_script
 from modeling.weights import load_model
 from trainer.metrics import read_metrics
 from trainer.runmodel import model_from_checkpoint, model_weights
@@ -142,3 +144,23 @@ def test_a_checkpoint_is_a_model(staged: dict[int, Path], stage: int) -> None:
     assert not torch.equal(earlier["model.norm.weight"], written["model.norm.weight"])
     with pytest.raises(TrainingError, match=r"no checkpoint of step 7\n  remedy: there are 5, 10"):
         model_from_checkpoint(staged[stage], 7)
+
+
+def test_a_checkpoint_is_exported_as_the_end_of_the_run_is(
+    staged: dict[int, Path], tmp_path: Path
+) -> None:
+    def export(out: Path, *options: str) -> dict[str, torch.Tensor]:
+        done = CliRunner().invoke(export_script, [str(staged[3]), "--out", str(out), *options])
+        assert done.exit_code == 0, done.output
+        return load_file(out / "model.safetensors")
+
+    end = export(tmp_path / "end")
+    newest = export(tmp_path / "newest", "--checkpoint", "newest")
+    earlier = export(tmp_path / "earlier", "--checkpoint", "5")
+    assert newest.keys() == end.keys()
+    assert all(torch.equal(newest[name], end[name]) for name in end)
+    assert not torch.equal(earlier["model.norm.weight"], end["model.norm.weight"])
+    wrong = CliRunner().invoke(
+        export_script, [str(staged[3]), "--out", str(tmp_path / "x"), "--checkpoint", "7"]
+    )
+    assert wrong.exit_code == 1 and "no checkpoint of step 7" in wrong.output

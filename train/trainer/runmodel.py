@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from modeling.card import ModelCard
 from modeling.config import ModelConfig
 from modeling.model import LlamaForCausalLM
-from modeling.weights import LoadedModel
+from modeling.rope import RopeScaling
+from modeling.weights import LoadedModel, load_model
 from trainer.checkpoint import Commit, checkpoints_in, file_problems, folder_name, open_state
 from trainer.runfolder import RUN_NAME, RunFolder
 from trainer.statefiles import read_weights
@@ -91,6 +92,29 @@ def model_from_checkpoint(run: Path, step: int | None = None) -> LoadedModel:
     return LoadedModel(model, card)
 
 
+def load_run(run: Path, checkpoint: str | None) -> LoadedModel:
+    """Load the model that a run ended with, or that of one of its checkpoints.
+
+    Args:
+        run: a training run's ``--out``, or a model folder.
+        checkpoint: a step, ``newest``, or None for the end of the run.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    if checkpoint is None:
+        return load_model(run)
+    if checkpoint == "newest":
+        return model_from_checkpoint(run)
+    if not checkpoint.isdigit():
+        raise TrainingError(
+            f"{checkpoint!r} is no step",
+            place="--checkpoint",
+            remedy="give the step of a checkpoint, such as 500, or newest",
+        )
+    return model_from_checkpoint(run, int(checkpoint))
+
+
 def read_run_card(run: Path) -> ModelCard:
     """Return what a run's folder says of its model.
 
@@ -102,9 +126,12 @@ def read_run_card(run: Path) -> ModelCard:
         if body is None:
             raise ValueError("there is none" if not (run / RUN_NAME).exists() else "not readable")
         settings = body["settings"]
+        shape = dict(settings["model"])
+        if shape.get("rope_scaling") is not None:
+            shape["rope_scaling"] = RopeScaling(**shape["rope_scaling"])
         return ModelCard(
             run,
-            ModelConfig(**settings["model"]),
+            ModelConfig(**shape),
             settings["stage"],
             SpecialIds(**body["special_ids"]),
             body["special_tokens"],
