@@ -23,7 +23,10 @@ from modeling.config import ModelConfig  # noqa: E402
 from modeling.model import LlamaForCausalLM  # noqa: E402
 from trainer import engine as deepspeed_engine  # noqa: E402
 from trainer.distributed import join, leave  # noqa: E402
+from trainer.feed import StepData  # noqa: E402
+from trainer.guard import Guard  # noqa: E402
 from trainer.optimizers import check_muon  # noqa: E402
+from trainer.step import OptimizerStep  # noqa: E402
 
 #: The compiler takes longer than the steps.
 torch._dynamo.config.disable = True
@@ -40,12 +43,10 @@ def main(source: str, out: str, stage: str, precision: str, clip: str) -> None:
         "communication_data_type": "fp32",
         "zero_optimization": {"stage": int(stage), "overlap_comm": False},
     }
-    if stage == "3":
-        raw["zero_optimization"]["reduce_scatter"] = False
     batches = content["batches"]
     shape = deepspeed_engine.BatchShape(2, len(batches) // world.size)
     config = deepspeed_engine.final_config(raw, shape, float(clip))
-    check_muon(config, float(clip), Path("ds.json"))
+    check_muon(config, Path("ds.json"))
     muon = deepspeed_engine.MuonSettings(0.02, 0.95)
     settings = deepspeed_engine.AdamWSettings(1e-3, (0.9, 0.95), 0.1, muon=muon)
     model = LlamaForCausalLM(ModelConfig(**content["model"]))
@@ -53,12 +54,10 @@ def main(source: str, out: str, stage: str, precision: str, clip: str) -> None:
     supervised = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
     own = batches[world.rank :: world.size]
     own_clip = float(clip) if deepspeed_engine.clips_itself(config) else None
+    step = OptimizerStep(engine, world, Guard(0.0, float(clip), {}), own_clip)
+    data = StepData(own, [], 0, supervised)
     for _ in range(3):
-        for batch in own:
-            engine.backward(engine(**batch) * (world.size / supervised), scale_wrt_gas=False)
-            if batch is not own[-1]:
-                engine.step()
-        deepspeed_engine.update(engine, 1e-3, own_clip)
+        step.run(data, 1e-3, asked=lambda: False, waited=0.0)
     weights = deepspeed_engine.whole_weights(engine, world)
     if world.is_main:
         torch.save(weights, out)

@@ -96,6 +96,10 @@ class Partition:
         Its own code does it, so the state is of the kind, precision and place that it wants. All
         values are then to be filled in.
         """
+        if self.group.get("use_muon"):
+            # DeepSpeed makes this one around the optimizer, not in it.
+            self.optimizer.state[self.tensor] = {"momentum_buffer": torch.zeros_like(self.tensor)}
+            return
         before, groups = self.tensor.grad, self.optimizer.param_groups
         self.tensor.grad = torch.zeros_like(self.tensor)
         self.optimizer.param_groups = [{**self.group, "params": [self.tensor], "lr": 0.0}]

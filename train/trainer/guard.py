@@ -78,8 +78,8 @@ class Guard:
         return "spike" if norm > max(limit, self._clip) else None
 
 
-def stand_before(optimizers: Iterable[Any], refuses: Callable[[], bool]) -> None:
-    """Ask before every ``step`` of torch's optimizers, and do nothing if it is refused.
+def stand_before(owners: Iterable[Any], method: str, refuses: Callable[[], bool]) -> None:
+    """Ask before every call of a method, and do nothing if it is refused.
 
     Every ZeRO wrapper of DeepSpeed 0.19 works out the gradient's norm and then calls ``step`` of
     the optimizer that it wraps, once a group: so this holds at all stages, and neither weights nor
@@ -87,13 +87,14 @@ def stand_before(optimizers: Iterable[Any], refuses: Callable[[], bool]) -> None
     by their exact class.
 
     Args:
-        optimizers: that DeepSpeed wraps.
+        owners: of the method, such as the optimizers that DeepSpeed wraps.
+        method: its name.
         refuses: asked at each call, several times a step.
     """
-    for optimizer in optimizers:
-        original = optimizer.step
+    for owner in owners:
+        original = getattr(owner, method)
 
-        def step(closure: Any = None, *, _original: Callable[..., Any] = original) -> Any:
-            return None if refuses() else _original(closure)
+        def guarded(*args: Any, _original: Callable[..., Any] = original, **options: Any) -> Any:
+            return None if refuses() else _original(*args, **options)
 
-        optimizer.step = step
+        setattr(owner, method, guarded)

@@ -111,30 +111,28 @@ def _keep_ratio(optimizer: Any, ratio: float) -> None:
     optimizer.step = scaled_step
 
 
-def check_muon(config: Config, grad_clip: float, place: Path) -> None:
+def check_muon(config: Config, place: Path) -> None:
     """See that Muon does the right thing under a DeepSpeed configuration.
 
-    Where DeepSpeed makes Muon's update before it clips (all but ZeRO 1 in bf16, and ZeRO 0, where
-    the loop clips), clipping would scale the update, not the gradient (DeepSpeed #8439).
+    Two of DeepSpeed 0.19's ways are right in all we ask: ZeRO 1 in bf16, which gathers whole
+    matrices after clipping, and no ZeRO at all. At the others the update is made before the
+    gradient is clipped, so that clipping scales the update (DeepSpeed #8439), and the momentum has
+    a shape that no other number of ranks could continue.
 
     Raises:
-        TrainingError: it would not; the remedy names what does.
+        TrainingError: it is another; the remedy names what works.
     """
-    stage, zero = zero_stage(config), config.get("zero_optimization", {})
-    remedy = None
-    if stage == 0 and precision(config) == "bf16":
-        cause, remedy = "Muon in bf16 without ZeRO is not supported", "take ds_configs/zero1.json"
-    elif any((zero.get(name) or {}).get("device", "none") != "none" for name in _OFFLOADS):
-        cause = "Muon with offloading is not supported"
-        remedy = "take ds_configs/zero1.json, or --optimizer adamw"
-    elif stage == 3 and zero.get("reduce_scatter", True):
-        cause = "Muon at ZeRO 3 needs whole gradients"
-        remedy = 'write "reduce_scatter": false in zero_optimization, or take ZeRO 1'
-    elif grad_clip > 0 and stage > 0 and not (stage == 1 and precision(config) == "bf16"):
-        cause = f"at ZeRO {stage} in {precision(config)}, clipping would scale Muon's update"
-        remedy = "give --grad-clip 0, or take ZeRO 1 in bf16 (ds_configs/zero1.json)"
-    if remedy is not None:
-        raise TrainingError(cause, place=place, remedy=remedy)
+    stage, bits = zero_stage(config), precision(config)
+    zero = config.get("zero_optimization", {})
+    offloads = any((zero.get(name) or {}).get("device", "none") != "none" for name in _OFFLOADS)
+    if (stage, bits) not in ((1, "bf16"), (0, "fp32")) or offloads:
+        with_offloading = " with offloading" if offloads else ""
+        raise TrainingError(
+            f"Muon does not work at ZeRO {stage} in {bits}{with_offloading}",
+            place=place,
+            remedy="take ds_configs/zero1.json (ZeRO 1 in bf16), or ZeRO 0 in fp32, or "
+            "--optimizer adamw",
+        )
 
 
 _OFFLOADS = ("offload_optimizer", "offload_param")

@@ -110,7 +110,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         )
     config = engine.final_config(raw, shape, options.grad_clip)
     if options.optimizer == "muon":
-        check_muon(config, options.grad_clip, options.deepspeed_config)
+        check_muon(config, options.deepspeed_config)
     check: Literal["full", "sizes"] = options.data_check if hashes else "sizes"
     sets = open_all(options, check)
     shards = sets[0]

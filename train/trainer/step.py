@@ -19,6 +19,9 @@ from trainer.distributed import World
 from trainer.feed import StepData
 from trainer.guard import Guard, Reason, stand_before
 
+#: Where DeepSpeed changes Muon's momentum, before the optimizer's own step.
+_MUON = "_prepare_muon_updates"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -61,7 +64,9 @@ class OptimizerStep:
         # ZeRO 3 may keep a second optimizer for what is not offloaded.
         second = getattr(engine.optimizer, "backup_optimizer", None)
         first = engine.basic_optimizer
-        stand_before([first] if second is None else [first, second], self._refuses)
+        stand_before([first] if second is None else [first, second], "step", self._refuses)
+        if hasattr(engine.optimizer, _MUON):
+            stand_before([engine.optimizer], _MUON, self._refuses)
 
     def run(
         self, data: StepData, lr: float, *, asked: Callable[[], bool], waited: float

@@ -87,7 +87,7 @@ def test_a_refused_step_leaves_weights_and_moments() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight], lr=0.1)
     refused = False
-    stand_before([optimizer], lambda: refused)
+    stand_before([optimizer], "step", lambda: refused)
 
     def step(gradient: float) -> list[torch.Tensor]:
         weight.grad = torch.full((3,), gradient)

@@ -17,34 +17,24 @@ def config(stage: int, precision: str, **zero: Any) -> dict[str, Any]:
     return {"bf16": {"enabled": precision == "bf16"}, "zero_optimization": {"stage": stage, **zero}}
 
 
-@pytest.mark.parametrize(
-    ("given", "clip"),
-    [
-        (config(0, "fp32"), 1.0),
-        (config(1, "bf16"), 1.0),
-        (config(1, "fp32"), 0.0),
-        (config(2, "bf16"), 0.0),
-        (config(3, "bf16", reduce_scatter=False), 0.0),
-    ],
-)
-def test_where_muon_works(given: dict[str, Any], clip: float) -> None:
-    check_muon(given, clip, Path("ds.json"))
+@pytest.mark.parametrize("given", [config(0, "fp32"), config(1, "bf16")])
+def test_where_muon_works(given: dict[str, Any]) -> None:
+    check_muon(given, Path("ds.json"))
 
 
 @pytest.mark.parametrize(
-    ("given", "clip", "message"),
+    ("given", "message"),
     [
-        (config(0, "bf16"), 0.0, "without ZeRO"),
-        (config(1, "fp32"), 1.0, r"clipping would scale Muon's update.*--grad-clip 0"),
-        (config(2, "bf16"), 1.0, "at ZeRO 2 in bf16"),
-        (config(3, "bf16", reduce_scatter=False), 1.0, "at ZeRO 3 in bf16"),
-        (config(3, "bf16"), 0.0, "reduce_scatter"),
-        (config(3, "bf16", offload_optimizer={"device": "cpu"}), 0.0, "offloading"),
+        (config(0, "bf16"), "ZeRO 0 in bf16"),
+        (config(1, "fp32"), "ZeRO 1 in fp32"),
+        (config(2, "bf16"), "ZeRO 2 in bf16"),
+        (config(3, "bf16", reduce_scatter=False), "ZeRO 3 in bf16"),
+        (config(1, "bf16", offload_optimizer={"device": "cpu"}), "in bf16 with offloading"),
     ],
 )
-def test_where_it_is_refused(given: dict[str, Any], clip: float, message: str) -> None:
-    with pytest.raises(TrainingError, match=f"(?s){message}"):
-        check_muon(given, clip, Path("ds.json"))
+def test_where_it_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=f"(?s){message}.*zero1"):
+        check_muon(given, Path("ds.json"))
 
 
 def test_embeddings_head_and_norms_are_not_muons(make_config: Any) -> None:
