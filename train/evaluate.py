@@ -12,11 +12,16 @@ import numpy as np
 
 from cli_errors import show_errors
 from inference.device import on_device
-from inference.options import BATCH_SIZE_OPTION, DEVICE_OPTION, RUN_ARGUMENT
+from inference.options import (
+    BATCH_SIZE_OPTION,
+    CHECKPOINT_OPTION,
+    DEVICE_OPTION,
+    RUN_ARGUMENT,
+)
 from inference.progress import Progress
 from inference.sampling import Sampling, generate, request_prompts
 from inference.scoring import Pair, Result, Score, read_pairs, score, score_by_task
-from modeling.weights import load_model
+from trainer.runmodel import load_run
 from vnprep.errors import TrainingError
 from vnprep.tokenizer.encode import encode
 from vnprep.tokenizer.load import LoadedTokenizer
@@ -60,6 +65,7 @@ Examples:
 )
 @click.option("--min-stop", type=click.FloatRange(0, 100), help="Exit 1 below this stop rate, %.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a report.")
+@CHECKPOINT_OPTION
 @DEVICE_OPTION
 @show_errors
 def main(
@@ -71,6 +77,7 @@ def main(
     min_exact: float | None,
     min_stop: float | None,
     as_json: bool,
+    checkpoint: str | None,
     device: str,
 ) -> None:
     """Score the model in the folder RUN on request/response pairs.
@@ -79,7 +86,7 @@ def main(
     it. The likeliest token is taken at every step, so the score is the same each time.
     """
     wanted = read_pairs(pairs)
-    loaded = load_model(run)
+    loaded = load_run(run, checkpoint)
     tokenizer = loaded.tokenizer()
     model = on_device(loaded.model, device)
     progress = Progress(len(wanted))

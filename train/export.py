@@ -11,8 +11,9 @@ from exporting.huggingface import GB, check_folder, export
 from exporting.precision import DTYPES, exported_weights
 from exporting.tokenizer_files import exported_tokenizer
 from inference.chat_template import chat_template
-from inference.options import RUN_ARGUMENT
-from modeling.weights import LoadedModel, load_model
+from inference.options import CHECKPOINT_OPTION, RUN_ARGUMENT
+from modeling.weights import LoadedModel
+from trainer.runmodel import load_run
 from vnprep.errors import OutputError, TrainingError
 
 __all__ = ["export", "export_gguf", "exported_tokenizer", "main"]
@@ -20,7 +21,7 @@ __all__ = ["export", "export_gguf", "exported_tokenizer", "main"]
 _EPILOG = """\b
 Examples:
   python train/export.py runs/ft --out hf/
-  python train/export.py runs/ft --out hf/ --dtype bf16
+  python train/export.py runs/ft --out hf/ --dtype bf16 --checkpoint newest
   python train/export.py runs/ft --to gguf --out model.gguf --dtype q8_0
   python -c "from transformers import AutoModelForCausalLM as M; M.from_pretrained('hf/')"
 """
@@ -57,8 +58,11 @@ Examples:
     show_default=True,
     help="Largest weight file in 10⁹ bytes; a larger model is split over several, with an index.",
 )
+@CHECKPOINT_OPTION
 @show_errors
-def main(run: Path, out: Path, form: str, dtype: str, max_shard_gb: float) -> None:
+def main(
+    run: Path, out: Path, form: str, dtype: str, max_shard_gb: float, checkpoint: str | None
+) -> None:
     """Write the model in the folder RUN for transformers, vLLM, llama.cpp and the like.
 
     The folder loads with AutoModelForCausalLM and AutoTokenizer, without code of this project. Its
@@ -67,7 +71,7 @@ def main(run: Path, out: Path, form: str, dtype: str, max_shard_gb: float) -> No
     """
     if form == "gguf":
         _check_file(out)
-        export_gguf(load_model(run), out, dtype)
+        export_gguf(load_run(run, checkpoint), out, dtype)
         click.echo(f"wrote {out}: {out.stat().st_size:,} bytes", err=True)
         return
     if dtype not in DTYPES:
@@ -76,7 +80,8 @@ def main(run: Path, out: Path, form: str, dtype: str, max_shard_gb: float) -> No
         )
     check_folder(out)
     max_bytes = int(max_shard_gb * GB)
-    names = export(load_model(run), out, dtype=DTYPES[dtype], max_shard_bytes=max_bytes)
+    loaded = load_run(run, checkpoint)
+    names = export(loaded, out, dtype=DTYPES[dtype], max_shard_bytes=max_bytes)
     click.echo(f"wrote {out}: {', '.join(names)}", err=True)
 
 

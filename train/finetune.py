@@ -15,6 +15,10 @@ Examples:
   deepspeed train/finetune.py --data data/pairs --init runs/pre \\
       --deepspeed_config ds_configs/zero1.json --out runs/ft --epochs 3
 \b
+  # small adapters (LoRA) instead of all weights; OUT/model is the merged model
+  deepspeed train/finetune.py --data data/pairs --init Qwen3-0.6B --lora 16 \\
+      --deepspeed_config ds_configs/zero1.json --out runs/ft --epochs 3
+\b
   # on CPUs, two ranks, watching the loss on held-out pairs
   deepspeed --num_accelerators 2 train/finetune.py --data data/pairs --init runs/pre \\
       --valid data/held_out --deepspeed_config ds_configs/cpu.json --out runs/ft --epochs 3
@@ -26,7 +30,8 @@ Examples:
     "--init",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of the run, or of the model, to start from.",
+    help="Folder of the run, of the model, or of a Llama or Qwen3 in Hugging Face's form, to "
+    "start from.",
 )
 @training_options("finetune")
 def finetune(**values: Any) -> int:

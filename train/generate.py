@@ -12,13 +12,19 @@ from cli_errors import show_errors
 from inference.console import chat
 from inference.conversation import Conversation
 from inference.device import on_device
-from inference.options import BATCH_SIZE_OPTION, DEVICE_OPTION, RUN_ARGUMENT
+from inference.options import (
+    BATCH_SIZE_OPTION,
+    CHECKPOINT_OPTION,
+    DEVICE_OPTION,
+    RUN_ARGUMENT,
+)
 from inference.progress import Progress
 from inference.requests import answer_line, answers_written, read_requests
 from inference.sampling import Answer, Sampling, generate, request_prompts, text_prompts, to_answer
 from inference.streaming import TextStream, TokenWriter
 from modeling.model import LlamaForCausalLM
-from modeling.weights import LoadedModel, load_model
+from modeling.weights import LoadedModel
+from trainer.runmodel import load_run
 from vnprep.errors import OutputError
 from vnprep.tokenizer.load import LoadedTokenizer
 
@@ -109,6 +115,7 @@ Examples:
     help="Write the answers to this file as with --json, as they are made.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an --out of the same requests.")
+@CHECKPOINT_OPTION
 @BATCH_SIZE_OPTION
 @DEVICE_OPTION
 @show_errors
@@ -128,6 +135,7 @@ def main(
     as_json: bool,
     out: Path | None,
     resume: bool,
+    checkpoint: str | None,
     batch_size: int,
     device: str,
 ) -> None:
@@ -147,7 +155,7 @@ def main(
     texts = [*requests, *(line for file in files for line in read_requests(file))]
     if not texts and not chatting:
         raise click.UsageError("no request: give one after the folder, or --file, or --chat")
-    loaded = load_model(run)
+    loaded = load_run(run, checkpoint)
     _warn_about_stage(loaded, continue_text)
     tokenizer = loaded.tokenizer()
     model = on_device(loaded.model, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,10 @@ Examples:
   deepspeed --num_accelerators 2 train/pretrain.py --data data/law --model tiny \\
       --deepspeed_config ds_configs/cpu.json --out runs/pre --steps 300
 \b
+  # going on with a model of others (see train/adopt.py)
+  deepspeed train/pretrain.py --data data/law --init Qwen3-0.6B \\
+      --deepspeed_config ds_configs/zero1.json --out runs/pre --lr 1e-4
+\b
   # one process, no launcher
   python train/pretrain.py --data data/law --model tiny \\
       --deepspeed_config ds_configs/cpu.json --out runs/pre --epochs 1
@@ -25,12 +30,16 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
+@click.option("--model", help="Preset (tiny, small, 110m, …) or a model's config.json.")
 @click.option(
-    "--model", required=True, help="Preset (tiny, small, 110m, …) or a model's config.json."
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Instead of --model: folder of the run, of the model, or of a Llama or Qwen3 in Hugging "
+    "Face's form to go on with.",
 )
 @training_options("pretrain")
 def pretrain(**values: Any) -> int:
-    """Pretrain a model from nothing.
+    """Pretrain a model from nothing, or go on with one.
 
     The run's folder gets checkpoints, metrics.jsonl, loss.png and, at the end, model/. The same
     command run again continues where it stopped.

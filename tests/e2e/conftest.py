@@ -83,15 +83,15 @@ class Server:
         answer: list[int] = json.loads(stdout.readline())
         return answer
 
-    def start(self, ranks: int, script: str, *arguments: object) -> Ranks:
-        """Start the ranks of one run."""
+    def start(self, ranks: int, script: str, *arguments: object, **variables: str) -> Ranks:
+        """Start the ranks of one run, with some more environment variables."""
         self.last_port = port = str(free_port())
         groups: list[dict[str, str]] = []
         for rank in range(ranks):
             numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_SIZE": ranks}
             names = {name: str(number) for name, number in numbers.items()}
             group = names | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            groups.append(group if ranks > 1 else {})
+            groups.append(variables | (group if ranks > 1 else {}))
         return self._start(groups, script, *arguments)
 
     def _start(self, groups: list[dict[str, str]], script: str, *arguments: object) -> Ranks:
@@ -112,9 +112,13 @@ class Server:
         """Return what a launcher should be started in."""
         return clean_environment()
 
+    def wait(self, ranks: Ranks) -> list[int]:
+        """Wait for the ranks of a run; return their exit codes, negative for a signal."""
+        return self._ask({"wait": ranks.processes})
+
     def finish(self, ranks: Ranks) -> Result:
         """Wait for the ranks of a run; they must agree on the exit code."""
-        codes = set(self._ask({"wait": ranks.processes}))
+        codes = set(self.wait(ranks))
         text = "".join(path.read_text() for path in ranks.errors)
         assert len(codes) == 1, text
         return Result(codes.pop(), text)
@@ -156,6 +160,7 @@ class Workshop:
     valid: Path
     pairs: Path
     model: Path
+    config_folder: Path = CONFIGS
 
     def config(self, stage: int) -> Path:
         """``cpu.json`` at another ZeRO stage."""

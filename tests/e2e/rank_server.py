@@ -22,7 +22,12 @@ ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 #: DeepSpeed asks for the Muon optimizer whatever the optimizer is, torch's ask for its compiler.
-IMPORTS = ("deepspeed.runtime.zero.muon.original_muon", "torch._dynamo", "matplotlib.figure")
+IMPORTS = (
+    "deepspeed.runtime.zero.muon.original_muon",
+    "torch._dynamo",
+    "matplotlib.figure",
+    "peft",
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import server, staged, workshop
 from vnprep.durable import sha256_file
+
+__all__ = ["server", "staged", "workshop"]  # fixtures
 
 Start = Callable[..., subprocess.Popen[str]]
 Figures = Callable[[str], None]

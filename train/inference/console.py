@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 
@@ -46,7 +47,7 @@ def chat(conversation: Conversation) -> None:
 def _lines(terminal: bool) -> Iterator[str]:
     if not terminal:
         # Bytes that are no UTF-8 are kept as they are, for the request to be refused by name.
-        yield from click.get_text_stream("stdin", encoding="utf-8", errors="surrogateescape")
+        yield from io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="surrogateescape")
         return
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives ``input`` its line editing and history)

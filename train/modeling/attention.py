@@ -7,35 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modeling.config import ModelConfig
-from modeling.layers import Linear
-
-#: Cosines and sines of the rotary angles, each [batch or 1, 1, tokens, head_dim / 2].
-Rotary = tuple[Tensor, Tensor]
-
-
-def rotary(position_ids: Tensor, config: ModelConfig, dtype: torch.dtype) -> Rotary:
-    """Compute the rotary angles of each position (RoFormer, arXiv:2104.09864).
-
-    The frequencies are made anew in float32 at each call: kept in a buffer, they would be rounded
-    whenever the model is cast to bfloat16.
-
-    Args:
-        position_ids: [batch or 1, tokens].
-        config: gives ``head_dim`` and ``rope_theta``.
-        dtype: of the result.
-    """
-    steps = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=position_ids.device)
-    frequencies = 1.0 / config.rope_theta ** (steps / config.head_dim)
-    angles = position_ids[:, None, :, None].float() * frequencies
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(vectors: Tensor, angles: Rotary) -> Tensor:
-    """Turn queries or keys, [batch, heads, tokens, head_dim], each dimension i with i + d/2."""
-    cos, sin = angles
-    first, second = vectors.chunk(2, dim=-1)
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return turned.to(vectors.dtype)
+from modeling.layers import Linear, RMSNorm
+from modeling.layout import Causal, Documents, Layout, Masked, Varlen, varlen_attention
+from modeling.rope import Rotary, rotate
 
 
 def document_mask(query_documents: Tensor, key_documents: Tensor) -> Tensor:
@@ -103,46 +77,72 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         self.groups = config.num_attention_heads // config.num_key_value_heads
+        self.projections = list(config.projections)
         width, std = config.hidden_size, config.initializer_range
-        key_value_width = config.num_key_value_heads * config.head_dim
-        self.q_proj = Linear(width, width, std)
-        self.k_proj = Linear(width, key_value_width, std)
-        self.v_proj = Linear(width, key_value_width, std)
-        self.o_proj = Linear(width, width, residual_std(config))
+        # Queries, keys and values in one product; on disk they stand apart (see ``hf_names``).
+        self.qkv_proj = Linear(width, sum(self.projections), std)
+        self.o_proj = Linear(self.projections[0], width, residual_std(config))
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
     def forward(
-        self, hidden: Tensor, angles: Rotary, mask: Tensor | None, cache: KVCache | None
+        self, hidden: Tensor, angles: Rotary, layout: Layout, cache: KVCache | None
     ) -> Tensor:
         """Attend.
 
         Args:
             hidden: [batch, tokens, hidden_size].
             angles: of the tokens' positions.
-            mask: True where attention is allowed, [batch, 1, tokens, keys]; None for plain causal
-                attention from the first token, or for one new token that sees the whole cache.
+            layout: which positions see which.
             cache: keys and values of the tokens before, extended by this call.
         """
-        batch, tokens, width = hidden.shape
-        queries = rotate(self._heads(self.q_proj(hidden)), angles)
-        keys = rotate(self._heads(self.k_proj(hidden)), angles)
-        values = self._heads(self.v_proj(hidden))
+        projected = self.qkv_proj(hidden)
+        if isinstance(layout, Documents):
+            parts = [
+                self._mix(part, group.angles, Causal(), None)
+                for part, group in zip(
+                    layout.spread(projected.flatten(0, 1)), layout.groups, strict=True
+                )
+            ]
+            mixed = layout.collect(parts).view(*hidden.shape[:2], -1)
+        else:
+            mixed = self._mix(projected, angles, layout, cache)
+        out: Tensor = self.o_proj(mixed)
+        return out
+
+    def _mix(
+        self,
+        projected: Tensor,
+        angles: Rotary,
+        layout: Causal | Masked | Varlen,
+        cache: KVCache | None,
+    ) -> Tensor:
+        """[batch, tokens, sum(projections)] → [batch, tokens, heads · head_dim]."""
+        batch, tokens, _ = projected.shape
+        queries, keys, values = (
+            part.view(batch, tokens, -1, self.head_dim)
+            for part in torch.split(projected, self.projections, dim=-1)
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        queries, keys = rotate(queries, angles), rotate(keys, angles)
+        if isinstance(layout, Varlen):
+            flat = [part.flatten(0, 1) for part in (queries, keys, values)]
+            return varlen_attention(flat[0], flat[1], flat[2], layout).view(batch, tokens, -1)
+        queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)
         if self.groups > 1:
             # Written out: with a mask, enable_gqa leaves the fast CUDA kernels for the slow one.
             keys = keys.repeat_interleave(self.groups, dim=1)
             values = values.repeat_interleave(self.groups, dim=1)
+        mask = layout.mask if isinstance(layout, Masked) else None
+        # One new token sees the whole cache.
         causal = mask is None and tokens > 1
         mixed = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=causal
         )
-        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
-        return out
-
-    def _heads(self, projected: Tensor) -> Tensor:
-        """[batch, tokens, heads · head_dim] → [batch, heads, tokens, head_dim]."""
-        batch, tokens, _ = projected.shape
-        return projected.view(batch, tokens, -1, self.head_dim).transpose(1, 2)
+        return mixed.transpose(1, 2).reshape(batch, tokens, -1)
 
 
 def residual_std(config: ModelConfig) -> float:

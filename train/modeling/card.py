@@ -42,6 +42,7 @@ class ModelCard:
         token_names: their texts in the tokenizer, by role.
         fingerprint: of the tokenizer; what prepared data must carry too.
         hashes: SHA-256 of each file, by name.
+        untrained: ids of tokens that were added and not trained yet (see ``train/adopt.py``).
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class ModelCard:
     token_names: Mapping[str, str]
     fingerprint: str
     hashes: Mapping[str, str]
+    untrained: tuple[int, ...] = ()
 
     def tokenizer(self) -> LoadedTokenizer:
         """Load the tokenizer.
@@ -95,6 +97,8 @@ class ModelCard:
             "tokenizer_fingerprint": self.fingerprint,
             "sha256": dict(self.hashes),
         }
+        if self.untrained:
+            body["untrained_ids"] = list(self.untrained)
         write_text(self.folder / CARD_NAME, readable_json(body))
 
 
@@ -138,6 +142,7 @@ def read_card(folder: str | Path) -> ModelCard:
             body["special_tokens"],
             body["tokenizer_fingerprint"],
             body["sha256"],
+            tuple(body.get("untrained_ids", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(

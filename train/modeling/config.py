@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modeling.rope import RopeScaling
 from vnprep.errors import TrainingError
 
-_ARCHITECTURE = "LlamaForCausalLM"
+#: ``model_type`` of each family, and its architecture's name at Hugging Face.
+FAMILIES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A Llama-family decoder.
+    """A decoder of the Llama or the Qwen3 family.
+
+    Qwen3 is Llama with a norm over each query and key head before the rotation, and heads whose
+    size is free of ``hidden_size``.
 
     Attributes:
         vocab_size: rows of the embedding; may exceed the tokenizer's vocabulary (see
@@ -21,7 +26,7 @@ class ModelConfig:
         hidden_size: width of the residual stream.
         intermediate_size: width inside the SwiGLU block.
         num_hidden_layers: decoder layers.
-        num_attention_heads: query heads; they divide ``hidden_size``.
+        num_attention_heads: query heads.
         num_key_value_heads: key/value heads; they divide the query heads (GQA).
         max_position_embeddings: longest sequence, in tokens.
         rms_norm_eps: added to the mean square in RMSNorm.
@@ -29,6 +34,9 @@ class ModelConfig:
         tie_word_embeddings: whether the output head shares the embedding's weight.
         initializer_range: standard deviation of fresh weights.
         pad_token_id, bos_token_id, eos_token_id: ids of the special tokens.
+        model_type: key of ``FAMILIES``.
+        head_dim: dimensions of one head; 0 is ``hidden_size / num_attention_heads``.
+        rope_scaling: how the rotary frequencies are stretched for long texts, or None.
     """
 
     vocab_size: int
@@ -45,17 +53,24 @@ class ModelConfig:
     pad_token_id: int = 0
     bos_token_id: int = 1
     eos_token_id: int = 2
+    model_type: str = "llama"
+    head_dim: int = 0
+    rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         for name in _SIZES:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise _refused(f"{name} must be a whole number of at least 1, not {value!r}")
-        if self.hidden_size % self.num_attention_heads:
-            raise _refused(
-                f"hidden_size {self.hidden_size} cannot be divided over "
-                f"num_attention_heads {self.num_attention_heads}"
-            )
+        if self.model_type not in FAMILIES:
+            raise _refused(f"model_type is {self.model_type!r}, not one of {', '.join(FAMILIES)}")
+        if self.head_dim == 0:
+            if self.hidden_size % self.num_attention_heads:
+                raise _refused(
+                    f"hidden_size {self.hidden_size} cannot be divided over "
+                    f"num_attention_heads {self.num_attention_heads}"
+                )
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         if self.num_attention_heads % self.num_key_value_heads:
             raise _refused(
                 f"num_attention_heads {self.num_attention_heads} cannot be divided over "
@@ -65,42 +80,60 @@ class ModelConfig:
             raise _refused(f"a head of {self.head_dim} dimensions is odd; RoPE turns pairs")
 
     @property
-    def head_dim(self) -> int:
-        """Dimensions of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+    def qk_norm(self) -> bool:
+        """Whether each query and key head is normed before the rotation."""
+        return self.model_type == "qwen3"
+
+    @property
+    def projections(self) -> tuple[int, int, int]:
+        """Rows of the query, key and value projections."""
+        key_value = self.num_key_value_heads * self.head_dim
+        return self.num_attention_heads * self.head_dim, key_value, key_value
 
     def to_hf(self) -> dict[str, Any]:
         """Return the content of a ``config.json`` that transformers loads as it is."""
-        return {
-            "architectures": [_ARCHITECTURE],
-            "model_type": "llama",
+        content = {
+            "architectures": [FAMILIES[self.model_type]],
+            "model_type": self.model_type,
             "attention_bias": False,
             "attention_dropout": 0.0,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
-            "mlp_bias": False,
             # The older form, which transformers 4 and 5 and other programs all read.
             "rope_theta": self.rope_theta,
+            "rope_scaling": None if self.rope_scaling is None else self.rope_scaling.to_hf(),
             "use_cache": True,
             **{name: getattr(self, name) for name in (*_SIZES, *_OTHERS)},
         }
+        if self.model_type == "llama":
+            content["mlp_bias"] = False
+        return content
 
     @classmethod
     def from_hf(cls, content: Mapping[str, Any]) -> ModelConfig:
-        """Read a Llama's ``config.json``.
+        """Read the ``config.json`` of a model of one of ``FAMILIES``.
 
         Raises:
             TrainingError: another architecture, or a variant that this model does not have.
         """
-        if content.get("model_type") != "llama":
-            raise _refused(f"model_type is {content.get('model_type')!r}, not 'llama'")
+        family = content.get("model_type")
+        if family not in FAMILIES:
+            raise _refused(f"model_type is {family!r}, not one of {', '.join(FAMILIES)}")
         missing = [name for name in _SIZES if name not in content and name not in _DERIVED]
         if missing:
             raise _refused(f"config.json lacks {', '.join(missing)}")
         names = (*_SIZES, *_OTHERS)
         values = {name: content[name] for name in names if content.get(name) is not None}
         values.setdefault("num_key_value_heads", content["num_attention_heads"])
-        values["rope_theta"] = _rope_theta(content)
+        values["model_type"] = family
+        # Qwen3's own default; a Llama's heads divide the width.
+        values["head_dim"] = content.get("head_dim") or (128 if family == "qwen3" else 0)
+        rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+        values["rope_theta"] = float(rope.get("rope_theta", content.get("rope_theta", 10_000.0)))
+        try:
+            values["rope_scaling"] = RopeScaling.from_hf(rope, values["max_position_embeddings"])
+        except ValueError as error:
+            raise _refused(str(error)) from None
         # Some models list several ends; the first is the one that ends a document.
         if isinstance(ends := values.get("eos_token_id"), list):
             values["eos_token_id"] = ends[0]
@@ -108,7 +141,7 @@ class ModelConfig:
         values.setdefault("tie_word_embeddings", False)
         values.setdefault("rms_norm_eps", 1e-6)
         config = cls(**values)
-        _refuse_variants(content, config)
+        _refuse_variants(content)
         return config
 
 
@@ -138,21 +171,12 @@ def _refused(cause: str) -> TrainingError:
     )
 
 
-def _rope_theta(content: Mapping[str, Any]) -> float:
-    rope = content.get("rope_parameters") or {}
-    scaling = content.get("rope_scaling") or {}
-    kinds = {str(d.get("rope_type", d.get("type", "default"))) for d in (rope, scaling)}
-    if kinds != {"default"}:
-        raise _refused(f"RoPE scaling ({', '.join(sorted(kinds - {'default'}))}) is not supported")
-    return float(rope.get("rope_theta", content.get("rope_theta", 10_000.0)))
-
-
-def _refuse_variants(content: Mapping[str, Any], config: ModelConfig) -> None:
+def _refuse_variants(content: Mapping[str, Any]) -> None:
     expected: dict[str, Any] = {
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
-        "head_dim": config.head_dim,
+        "use_sliding_window": False,
     }
     for name, value in expected.items():
         if (given := content.get(name)) is not None and given != value:

@@ -1,4 +1,4 @@
-"""A Llama-family decoder with Hugging Face's parameter names; transformers is its test oracle."""
+"""A decoder of the Llama and Qwen3 families; transformers is its test oracle."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from modeling.attention import (
-    Attention,
-    KVCache,
-    Rotary,
-    causal_mask,
-    document_mask,
-    residual_std,
-    rotary,
-)
+from modeling.attention import Attention, KVCache, causal_mask, document_mask, residual_std
 from modeling.config import ModelConfig
 from modeling.layers import Embedding, Linear, RMSNorm
+from modeling.layout import Causal, Layout, Masked, packed_layout
 from modeling.loss import OutputHead
+from modeling.rope import Rotary, rotary
 
 __all__ = ["KVCache", "LlamaForCausalLM", "ModelConfig"]
 
@@ -29,13 +23,14 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size
-        self.gate_proj = Linear(width, inner, config.initializer_range)
-        self.up_proj = Linear(width, inner, config.initializer_range)
+        # Gate and up in one product; on disk they stand apart (see ``hf_names``).
+        self.gate_up_proj = Linear(width, 2 * inner, config.initializer_range)
         self.down_proj = Linear(inner, width, residual_std(config))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., hidden_size] → [..., hidden_size]."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        gate, up = self.gate_up_proj(hidden).chunk(2, dim=-1)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
         return out
 
 
@@ -50,10 +45,10 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, hidden: Tensor, angles: Rotary, mask: Tensor | None, cache: KVCache | None
+        self, hidden: Tensor, angles: Rotary, layout: Layout, cache: KVCache | None
     ) -> Tensor:
         """[batch, tokens, hidden_size] → the same; see ``Attention.forward``."""
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), angles, mask, cache)
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), angles, layout, cache)
         out: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
         return out
 
@@ -84,6 +79,7 @@ class LlamaModel(nn.Module):
         position_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: KVCache | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> Tensor:
         """Return the last hidden states, [batch, tokens, hidden_size].
 
@@ -92,14 +88,17 @@ class LlamaModel(nn.Module):
         tokens, start = input_ids.shape[1], 0 if cache is None else cache.length
         if position_ids is None:
             position_ids = torch.arange(start, start + tokens, device=input_ids.device)[None]
-        mask = _attention_mask(tokens, document_ids, cache, input_ids.device)
         hidden = self.embed_tokens(input_ids)
-        angles = rotary(position_ids, self.config, hidden.dtype)
+        config = self.config
+        angles = rotary(
+            position_ids, config.head_dim, config.rope_theta, config.rope_scaling, hidden.dtype
+        )
+        layout = _layout(hidden, angles, document_ids, cu_seqlens, cache)
         for layer in self.layers:
             if self.activation_checkpointing and self.training:
-                hidden = checkpoint(layer, hidden, angles, mask, cache, use_reentrant=False)
+                hidden = checkpoint(layer, hidden, angles, layout, cache, use_reentrant=False)
             else:
-                hidden = layer(hidden, angles, mask, cache)
+                hidden = layer(hidden, angles, layout, cache)
         if cache is not None:
             cache.length += tokens
         out: Tensor = self.norm(hidden)
@@ -128,6 +127,7 @@ class LlamaForCausalLM(nn.Module):
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         cache: KVCache | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> Tensor:
         """Predict the next token at every position.
 
@@ -140,24 +140,38 @@ class LlamaForCausalLM(nn.Module):
             labels: the token after each position, [batch, tokens] (already shifted), −100 where
                 there is no loss.
             cache: keys and values of the tokens before; it is extended.
+            cu_seqlens: the same as ``document_ids`` in another form, for quicker attention: where
+                each document begins in the flattened batch, padding being one too, and the end of
+                the last; int32, [documents + 1]. Not with a cache.
 
         Returns:
             Without labels the logits, [batch, tokens, vocab_size]; with labels the *sum* of the
             negative log-likelihoods over the labels that are not −100, in nats, float32 scalar.
         """
-        hidden = self.model(input_ids, position_ids, document_ids, cache)
+        hidden = self.model(input_ids, position_ids, document_ids, cache, cu_seqlens)
         out: Tensor = self.lm_head(hidden, labels)
         return out
 
 
-def _attention_mask(
-    tokens: int, document_ids: Tensor | None, cache: KVCache | None, device: torch.device
-) -> Tensor | None:
-    """Build the mask that all layers share; None where ``is_causal`` says all (see Attention)."""
+def _layout(
+    hidden: Tensor,
+    angles: Rotary,
+    document_ids: Tensor | None,
+    cu_seqlens: Tensor | None,
+    cache: KVCache | None,
+) -> Layout:
+    """Choose how all layers attend."""
+    rows, tokens = hidden.shape[:2]
     start = 0 if cache is None else cache.length
     if document_ids is None:
-        return None if start == 0 or tokens == 1 else causal_mask(tokens, start + tokens, device)
+        if start == 0 or tokens == 1:
+            return Causal()
+        return Masked(causal_mask(tokens, start + tokens, hidden.device))
     if cache is None:
-        return document_mask(document_ids, document_ids)
+        if cu_seqlens is not None:
+            layout = packed_layout(cu_seqlens, rows, tokens, angles, hidden.dtype)
+            if layout is not None:
+                return layout
+        return Masked(document_mask(document_ids, document_ids))
     cache.documents[:, start : start + tokens] = document_ids
-    return document_mask(document_ids, cache.documents[:, : start + tokens])
+    return Masked(document_mask(document_ids, cache.documents[:, : start + tokens]))

@@ -22,8 +22,6 @@ def _preset(
     heads: int,
     key_value_heads: int,
     positions: int,
-    *,
-    rope_theta: float = 10_000.0,
 ) -> ModelConfig:
     return ModelConfig(
         vocab_size=32_000,  # in name only: load_config puts the tokenizer's in its place
@@ -33,7 +31,6 @@ def _preset(
         num_attention_heads=heads,
         num_key_value_heads=key_value_heads,
         max_position_embeddings=positions,
-        rope_theta=rope_theta,
     )
 
 
@@ -43,7 +40,7 @@ PRESETS: dict[str, ModelConfig] = {
     "small": _preset(384, 1024, 6, 6, 2, 2048),  # 15.6 M
     "110m": _preset(768, 2048, 12, 12, 12, 2048),  # 110 M
     "350m": _preset(1024, 3072, 24, 16, 8, 4096),  # 335 M
-    "1b": _preset(2048, 8192, 16, 32, 8, 8192, rope_theta=500_000.0),  # 1.04 B
+    "1b": _preset(2048, 5632, 22, 32, 4, 4096),  # 1.03 B
 }
 
 
@@ -60,12 +57,12 @@ def load_config(name_or_path: str | Path, vocab_size: int, special: SpecialIds) 
     """Return a preset, or the model of a ``config.json``, fitted to a tokenizer.
 
     Args:
-        name_or_path: a name in ``PRESETS``, a Llama's ``config.json``, or a folder that holds one.
+        name_or_path: a name in ``PRESETS``, the ``config.json`` of a Llama or Qwen3, or its folder.
         vocab_size: largest token id + 1; it replaces the one in the file, padded.
         special: ids of the special tokens; they too replace those in the file.
 
     Raises:
-        TrainingError: no such preset or file, or not a Llama.
+        TrainingError: no such preset or file, or of another family.
     """
     preset = PRESETS.get(str(name_or_path))
     config = read_config(Path(name_or_path)) if preset is None else preset
@@ -79,10 +76,10 @@ def load_config(name_or_path: str | Path, vocab_size: int, special: SpecialIds) 
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read a Llama's ``config.json``, given as the file or as its folder.
+    """Read a Llama's or Qwen3's ``config.json``, given as the file or as its folder.
 
     Raises:
-        TrainingError: no such file, not JSON, or not a Llama.
+        TrainingError: no such file, not JSON, or of another family.
     """
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
@@ -90,7 +87,7 @@ def read_config(path: Path) -> ModelConfig:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise TrainingError(
             f"neither a preset nor a config.json: {path}",
-            remedy=f"{hint}presets: {', '.join(PRESETS)}; or the path of a Llama's config.json",
+            remedy=f"{hint}presets: {', '.join(PRESETS)}; or a Llama's or Qwen3's config.json",
         )
     try:
         content = json.loads(file.read_bytes())
@@ -101,7 +98,7 @@ def read_config(path: Path) -> ModelConfig:
         raise TrainingError(
             f"not a model configuration ({error})",
             place=file,
-            remedy="give the config.json of a Llama, or a preset: --model tiny",
+            remedy="give the config.json of a Llama or Qwen3, or a preset: --model tiny",
         ) from None
     except TrainingError as error:
         raise TrainingError(error.cause, place=file, remedy=error.remedy) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from modeling.card import (
     read_card,
 )
 from modeling.config import ModelConfig
+from modeling.hf_names import from_hf, to_hf
 from modeling.model import LlamaForCausalLM
 from vnprep.config import Stage
 from vnprep.durable import canonical_json, readable_json, replacing, sha256_file, write_text
@@ -81,17 +82,19 @@ def save_model(
     special: SpecialIds,
     fingerprint: str,
     stage: Stage,
+    untrained: Sequence[int] = (),
 ) -> None:
     """Write a model folder; it counts as a model only once it is whole.
 
     Args:
         folder: made if need be; a model already there is replaced.
         config: the model's shape.
-        state_dict: weights under Hugging Face's names, on any device.
+        state_dict: weights under the model's names or Hugging Face's, on any device.
         tokenizer_path: the ``tokenizer.json`` to copy.
         special: ids of the special tokens.
         fingerprint: the tokenizer's.
         stage: what the model was trained on last.
+        untrained: ids of tokens that were added and not trained yet.
     """
     tokenizer = tokenizer_path.read_text(encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +112,7 @@ def save_model(
         {role: str(backend.id_to_token(number)) for role, number in special.as_dict().items()},
         fingerprint,
         {n: sha256_file(folder / n) for n in (CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME)},
+        tuple(untrained),
     ).write()
 
 
@@ -131,23 +135,43 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Loa
         raise TrainingError(
             f"cannot be read ({error})", place=path, remedy="train the model again"
         ) from None
+    return LoadedModel(assemble(card.config, tensors, path, dtype), card)
+
+
+def assemble(
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    place: Path,
+    dtype: torch.dtype = torch.float32,
+) -> LlamaForCausalLM:
+    """Build a model of its weights.
+
+    Args:
+        config: the model's shape.
+        tensors: weights under Hugging Face's names.
+        place: where they come from, for messages.
+        dtype: of the weights in memory.
+
+    Raises:
+        TrainingError: they do not fit ``config``.
+    """
     # Without storage: the weights drawn for a fresh model would be thrown away at once.
     with torch.device("meta"):
-        model = LlamaForCausalLM(card.config)
-    _check_weights(tensors, storable(model.state_dict(), card.config), path)
-    if card.config.tie_word_embeddings:
-        tensors[_HEAD] = tensors[_EMBEDDING]
-    weights = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        model = LlamaForCausalLM(config)
+    _check_weights(tensors, storable(model.state_dict(), config), place)
+    if config.tie_word_embeddings:
+        tensors = tensors | {_HEAD: tensors[_EMBEDDING]}
+    weights = {name: tensor.to(dtype) for name, tensor in from_hf(tensors).items()}
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
-    return LoadedModel(model, card)
+    return model
 
 
 def storable(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Return what a file holds: a tied head is the embedding and is not stored twice."""
+    """Return what a file holds: Hugging Face's names; a tied head is not stored twice."""
     return {
         name: tensor if tensor.is_meta else tensor.detach().cpu().contiguous()
-        for name, tensor in state_dict.items()
+        for name, tensor in to_hf(state_dict, config).items()
         if not (config.tie_word_embeddings and name == _HEAD)
     }
 

@@ -1,9 +1,10 @@
 """Checkpoints that are whole or do not exist.
 
-DeepSpeed writes its files into ``step-00000300.tmp``; when all ranks are done, every file is
-hashed, ``commit.json`` is written last, and the folder gets its name. A folder without a commit
-record that matches every byte is no checkpoint. DeepSpeed's files are pickles, so nothing is
-unpickled before its hash has been checked.
+Each rank writes its file (see ``statefiles``) into ``step-00000300.tmp``; when all are done,
+``commit.json``, with the hash of every file, is written last, and the folder gets its name. A
+folder without a commit record that matches every byte is no checkpoint, and no file is parsed
+before its hash has been checked. Nothing in the files depends on the number of ranks or the ZeRO
+stage: any others can continue.
 
 The folder of checkpoints must be one that all ranks see (a shared file system, on several nodes).
 """
@@ -12,15 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from trainer.distributed import World
+from trainer.distributed import EveryRankError, World
 from trainer.runfolder import differences
+from trainer.statefiles import StateReader, read_state, write_state
 from vnprep.durable import (
     canonical_json,
     fsync_folder,
@@ -32,10 +33,12 @@ from vnprep.durable import (
 from vnprep.errors import OutputError, TrainingError
 from vnprep.shards.manifest import FileRecord
 
+T = TypeVar("T")
+
 FORMAT = "vnprep-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COMMIT_NAME = "commit.json"
-#: DeepSpeed's own files, below the checkpoint's folder; beside it stands its recovery script.
+#: The ranks' files, below the checkpoint's folder.
 _STATE = "state"
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -49,20 +52,24 @@ class Commit:
         settings: what decides the run's curve (see ``runfolder``).
         world_size: ranks that wrote it.
         zero_stage: ZeRO stage it was written under.
+        precision: that of the pass, ``bf16`` or ``fp32``; the weights here are fp32.
         files: every file of the folder but this record.
+        trainer_state: of the loop's guard (see ``guard``), as plain JSON.
     """
 
     step: int
     settings: dict[str, Any]
     world_size: int
     zero_stage: int
+    precision: str
     files: tuple[FileRecord, ...] = ()
+    trainer_state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def layout(self) -> str:
-        """How the training state is spread; it can be loaded into the same layout only."""
+        """Who trains, in words; none of it binds those who continue."""
         ranks = "1 rank" if self.world_size == 1 else f"{self.world_size} ranks"
-        return f"{ranks} under ZeRO stage {self.zero_stage}"
+        return f"{ranks} under ZeRO stage {self.zero_stage} in {self.precision}"
 
     def write(self, folder: Path) -> None:
         """Write ``commit.json`` durably, with a hash over its own content."""
@@ -93,7 +100,7 @@ class Commit:
 
 
 def check_continues(commit: Commit, ours: Commit, place: Path) -> None:
-    """See that a checkpoint belongs to this run and can be loaded by this set of ranks.
+    """See that a checkpoint belongs to this run; ranks, stage and precision may be others.
 
     Args:
         commit: the checkpoint's.
@@ -108,12 +115,6 @@ def check_continues(commit: Commit, ours: Commit, place: Path) -> None:
             f"comes from a run with other settings: {'; '.join(changed)}",
             place=place,
             remedy="repeat the settings of that run, or start anew in another --out",
-        )
-    if commit.layout != ours.layout:
-        raise TrainingError(
-            f"was written by {commit.layout}, this is {ours.layout}",
-            place=place,
-            remedy="continue with the ranks and the ZeRO stage that it was written with",
         )
 
 
@@ -135,12 +136,15 @@ def file_problems(folder: Path, files: Iterable[FileRecord]) -> list[str]:
     problems = []
     for record in files:
         path = folder / record.name
-        if not path.is_file():
-            problems.append(f"{record.name} is missing")
-        elif path.stat().st_size != record.bytes:
-            problems.append(f"{record.name} has {path.stat().st_size:,} of {record.bytes:,} bytes")
-        elif sha256_file(path) != record.sha256:
-            problems.append(f"{record.name} is damaged (its sha256 differs)")
+        try:
+            if not path.is_file():
+                problems.append(f"{record.name} is missing")
+            elif (size := path.stat().st_size) != record.bytes:
+                problems.append(f"{record.name} has {size:,} of {record.bytes:,} bytes")
+            elif sha256_file(path) != record.sha256:
+                problems.append(f"{record.name} is damaged (its sha256 differs)")
+        except OSError as error:
+            problems.append(f"{record.name} cannot be read ({error.strerror})")
     return problems
 
 
@@ -150,10 +154,14 @@ def verify(folder: Path, world: World) -> Commit:
     Raises:
         TrainingError: on every rank alike, if the checkpoint is not whole.
     """
-    commit = Commit.read(folder)
-    mine = file_problems(folder, commit.files[world.rank :: world.size])
-    problems = [problem for each in world.gather(mine) for problem in each]
-    if problems:
+    commit = None
+    try:
+        commit = Commit.read(folder)
+        mine = file_problems(folder, commit.files[world.rank :: world.size])
+    except TrainingError as error:
+        mine = [error.cause]
+    problems = {problem for each in world.gather(mine) for problem in each}
+    if problems or commit is None:
         raise TrainingError(
             "; ".join(sorted(problems)), place=folder, remedy="take another checkpoint"
         )
@@ -186,7 +194,9 @@ def newest_whole(folder: Path, world: World) -> tuple[Path | None, list[Training
     return None, []
 
 
-def save(engine: Any, folder: Path, commit: Commit, world: World, keep: int) -> Path:
+def save(
+    engine: Any, folder: Path, commit: Commit, world: World, keep_last: int, keep_every: int = 0
+) -> Path:
     """Save the engine's state as the checkpoint of ``commit.step``; all ranks call this.
 
     Args:
@@ -194,36 +204,45 @@ def save(engine: Any, folder: Path, commit: Commit, world: World, keep: int) -> 
         folder: the folder of checkpoints.
         commit: what to record; ``files`` is filled in here.
         world: the ranks.
-        keep: how many checkpoints to keep, this one included; the oldest go first.
+        keep_last: how many checkpoints to keep, this one included; the oldest go first.
+        keep_every: keep those of steps that are a multiple of this, too; 0 is none.
 
     Raises:
-        OutputError: a file could not be written. The checkpoints before this one stand.
+        EveryRankError: a file could not be written, on whatever rank. The checkpoints before this
+            one stand.
     """
     final = folder / folder_name(commit.step)
     temporary = final.with_name(final.name + TEMPORARY_SUFFIX)
-    if world.is_main:
-        with _readable_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+
+    def begin() -> None:
+        if world.is_main:
             _remove(temporary)
-    world.barrier()
-    with _readable_errors(folder):
-        engine.save_checkpoint(str(temporary), tag=_STATE, save_latest=False)
-    files = world.agree(lambda: _record_files(temporary, world))
+            (temporary / _STATE).mkdir(parents=True)
+
+    def write() -> FileRecord:
+        record = write_state(engine, temporary / _STATE, world.rank)
+        return replace(record, name=f"{_STATE}/{record.name}")
 
     def finish() -> None:
         if world.is_main:
-            with _readable_errors(folder):
-                _commit(temporary, final, replace(commit, files=files))
-                prune(folder, keep)
+            _commit(temporary, final, replace(commit, files=files))
+            prune(folder, commit.step, keep_last, keep_every)
 
-    world.agree(finish)
+    try:
+        world.agree(lambda: _readable(begin, folder))
+        files = tuple(world.gather(world.agree(lambda: _readable(write, folder))))
+        world.agree(lambda: _readable(finish, folder))
+    except EveryRankError:
+        if world.is_main:
+            with contextlib.suppress(OSError):  # the next save removes what is left
+                _remove(temporary)
+        raise
     return final
 
 
-@contextlib.contextmanager
-def _readable_errors(folder: Path) -> Iterator[None]:
+def _readable(action: Callable[[], T], folder: Path) -> T:
     try:
-        yield
+        return action()
     except OSError as error:
         raise OutputError(
             f"the checkpoint cannot be written ({error})",
@@ -231,18 +250,6 @@ def _readable_errors(folder: Path) -> Iterator[None]:
             remedy="make room or mend the permissions, then run the same command again: "
             "it continues from the newest checkpoint",
         ) from None
-
-
-def _record_files(folder: Path, world: World) -> tuple[FileRecord, ...]:
-    """Make every file durable and hash it, the work shared among the ranks."""
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    mine = []
-    for name in names[world.rank :: world.size]:
-        path = folder / name
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        mine.append(FileRecord(name, path.stat().st_size, sha256_file(path)))
-    return tuple(sorted((r for each in world.gather(mine) for r in each), key=lambda r: r.name))
 
 
 def _commit(temporary: Path, final: Path, commit: Commit) -> None:
@@ -255,10 +262,32 @@ def _commit(temporary: Path, final: Path, commit: Commit) -> None:
     fsync_folder(final.parent)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest checkpoints, and whatever an interrupted run left half-written."""
-    for path in [*checkpoints_in(folder)[keep:], *folder.glob("step-*" + TEMPORARY_SUFFIX)]:
+def prune(folder: Path, step: int, keep_last: int, keep_every: int = 0) -> None:
+    """Remove old checkpoints.
+
+    Args:
+        folder: the folder of checkpoints.
+        step: of the one that was just written. Those of later steps are left alone: they were
+            passed over as damaged, or this run was told to continue from before them. They must
+            not push a whole one out.
+        keep_last: how many to keep, up to ``step``.
+        keep_every: keep those of steps that are a multiple of this, too; 0 is none.
+    """
+    past = [path for path in checkpoints_in(folder) if _step_of(path) <= step]
+    for path in past[keep_last:]:
+        if keep_every == 0 or _step_of(path) % keep_every:
+            _remove(path)
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an interrupted run left half-written or half-removed."""
+    for path in folder.glob("step-*" + TEMPORARY_SUFFIX):
         _remove(path)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _remove(path: Path) -> None:
@@ -272,17 +301,28 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def open_state(path: Path, commit: Commit) -> StateReader:
+    """Open the files of a checkpoint that ``verify`` found whole; other files are not looked at.
+
+    Raises:
+        TrainingError: a file is none of a checkpoint's.
+    """
+    return StateReader(path / record.name for record in commit.files)
+
+
 def load(engine: Any, path: Path, commit: Commit) -> None:
     """Load a checkpoint that ``verify`` found whole; all ranks call this.
 
     Raises:
-        TrainingError: DeepSpeed loaded nothing, or another step than the record says.
+        TrainingError: it holds another model.
     """
-    loaded, _ = engine.load_checkpoint(str(path), tag=_STATE)
-    if loaded is None or engine.global_steps != commit.step:
-        raise TrainingError(
-            f"DeepSpeed loaded {'nothing' if loaded is None else f'step {engine.global_steps}'}, "
-            f"the commit record says step {commit.step}",
-            place=path,
-            remedy="take another checkpoint",
-        )
+    try:
+        read_state(engine, open_state(path, commit))
+    except TrainingError as error:
+        if error.place is not None:
+            raise
+        raise TrainingError(error.cause, place=path, remedy=error.remedy) from None
+    # DeepSpeed counts, too; its micro-batches tell it where a step ends.
+    engine.global_steps = commit.step
+    engine.micro_steps = commit.step * engine.gradient_accumulation_steps()
+    engine.global_samples = commit.step * engine.train_batch_size()

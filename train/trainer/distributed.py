@@ -6,6 +6,7 @@ them never waits for the accelerator.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from vnprep.errors import OutputError, TrainingError, VnprepError
 
@@ -21,6 +23,11 @@ T = TypeVar("T")
 
 #: A first checkpoint or a cold file system may hold one rank for long; the others wait.
 TIMEOUT = timedelta(minutes=60)
+#: All ranks are started at once; one that has not come by then was killed on its way.
+MEETING = timedelta(minutes=10)
+
+#: What torch's collectives say when another process of the group has ended.
+_SIGNS_OF_LOSS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo")
 
 
 class EveryRankError(Exception):
@@ -110,10 +117,17 @@ def join() -> World:
     """Join the ranks that the environment names (``environment.prepare`` or the launcher).
 
     Raises:
-        TrainingError: the port on which the ranks meet is taken.
+        TrainingError: the port on which the ranks meet is taken, or a rank does not come.
     """
     try:
         return _join()
+    except dist.DistStoreError:
+        raise TrainingError(
+            f"not all of the {os.environ['WORLD_SIZE']} ranks came within "
+            f"{MEETING.total_seconds():,.0f} s",
+            place=f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
+            remedy="see what the others said, and whether this machine can be reached by them",
+        ) from None
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise
@@ -125,14 +139,16 @@ def join() -> World:
 
 def _join() -> World:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    store, rank, size = next(rendezvous("env://", timeout=MEETING))
+    meeting: dict[str, Any] = {"store": store, "rank": rank, "world_size": size, "timeout": TIMEOUT}
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
+        dist.init_process_group("nccl", device_id=device, **meeting)
         host_group = dist.new_group(backend="gloo", timeout=TIMEOUT)
     else:
         device = torch.device("cpu")
-        dist.init_process_group("gloo", timeout=TIMEOUT)
+        dist.init_process_group("gloo", **meeting)
         host_group = dist.group.WORLD
     return World(dist.get_rank(), dist.get_world_size(), local_rank, device, host_group)
 
@@ -145,5 +161,15 @@ def leave(world: World, *, together: bool) -> None:
         together: whether every rank is known to come here, so that they may wait for each other.
     """
     if together:
-        world.barrier()
+        with contextlib.suppress(RuntimeError):  # another one was lost on the way here
+            world.barrier()
     dist.destroy_process_group()
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Tell whether an error means that another rank is gone: killed, or at its own error.
+
+    gloo says so as soon as the system closes the connection; NCCL when its watchdog gives up.
+    """
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS_OF_LOSS)

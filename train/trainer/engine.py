@@ -32,13 +32,25 @@ class BatchShape:
 
 
 @dataclass(frozen=True)
+class MuonSettings:
+    """Muon's numbers: its rate follows the schedule in proportion to AdamW's."""
+
+    lr: float
+    momentum: float
+
+
+@dataclass(frozen=True)
 class AdamWSettings:
-    """AdamW's numbers; the learning rate is set anew at every step."""
+    """AdamW's numbers; the learning rate is set anew at every step.
+
+    With ``muon`` the matrices of the decoder layers are Muon's, and the rest AdamW's.
+    """
 
     lr: float
     betas: tuple[float, float]
     weight_decay: float
     eps: float = 1e-8
+    muon: MuonSettings | None = None
 
 
 def read_config(path: Path) -> Config:
@@ -150,29 +162,6 @@ def check_config(config: Config, place: Path) -> None:
         ) from None
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters: matrices decay, vectors (the norms' scales) do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def _optimizer(model: nn.Module, settings: AdamWSettings, config: Config, cuda: bool) -> Any:
-    groups = parameter_groups(model, settings.weight_decay)
-    numbers: dict[str, Any] = {"lr": settings.lr, "betas": settings.betas, "eps": settings.eps}
-    offload = config.get("zero_optimization", {}).get("offload_optimizer") or {}
-    if cuda and offload.get("device", "none") != "none":
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam(groups, adamw_mode=True, **numbers)
-    return torch.optim.AdamW(groups, fused=cuda, **numbers)
-
-
 def build_engine(model: nn.Module, settings: AdamWSettings, config: Config, world: World) -> Any:
     """Wrap a model in DeepSpeed's engine; all ranks call this with the same weights.
 
@@ -184,11 +173,13 @@ def build_engine(model: nn.Module, settings: AdamWSettings, config: Config, worl
     """
     import deepspeed
 
+    from trainer.optimizers import build_optimizer
+
     _leave_out_shared_memory_op(deepspeed)
     cuda = world.device.type == "cuda"
     if clips_itself(config):
         config = config | {"gradient_clipping": 0.0}
-    optimizer = _optimizer(model, settings, config, cuda)
+    optimizer = build_optimizer(model, settings, config, cuda)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
 
@@ -205,49 +196,6 @@ def _leave_out_shared_memory_op(deepspeed: Any) -> None:
 def clips_itself(config: Config) -> bool:
     """Whether the loop clips: DeepSpeed clips at stage 0 in fp32, but tells no gradient norm."""
     return zero_stage(config) == 0 and precision(config) == "fp32"
-
-
-def update(engine: Any, lr: float, own_clip: float | None) -> float | None:
-    """Clip and apply the gradients that have been accumulated.
-
-    Args:
-        engine: DeepSpeed's.
-        lr: learning rate of this update.
-        own_clip: largest norm if the loop clips itself (see ``clips_itself``), 0 for no limit;
-            None if DeepSpeed does.
-
-    Returns:
-        The gradient's 2-norm before clipping, or None if DeepSpeed does not compute it.
-
-    Raises:
-        TrainingError: a gradient is NaN or infinite.
-    """
-    for group in engine.optimizer.param_groups:
-        group["lr"] = lr
-    norm: Any = None
-    if own_clip is not None:
-        limit = own_clip if own_clip > 0 else float("inf")
-        norm = nn.utils.clip_grad_norm_(engine.module.parameters(), limit)
-        _check_norm(float(norm), engine.global_steps)
-    engine.step()
-    if own_clip is None:
-        norm = engine.get_global_grad_norm()
-    if norm is None:
-        return None
-    if not engine.was_step_applied():
-        norm = float("inf")
-    total = float(norm)
-    _check_norm(total, engine.global_steps - 1)
-    return total
-
-
-def _check_norm(norm: float, step: int) -> None:
-    if norm != norm or norm == float("inf"):
-        raise TrainingError(
-            f"the gradient of step {step + 1} is not finite",
-            remedy="lower --lr or lengthen --warmup, and run again: the checkpoints written "
-            "before are sound",
-        )
 
 
 def whole_weights(engine: Any, world: World) -> dict[str, torch.Tensor] | None:

@@ -1,28 +1,39 @@
-"""The training loop, the same for both stages."""
+"""The order of things in a run: steps, evaluations, samples, checkpoints; the same for both stages.
+
+``step`` beside this does an optimizer step, ``recorder`` keeps what is known of it.
+"""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
-
-import torch
 
 from modeling.weights import save_model
 from trainer import checkpoint
 from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
 from trainer.distributed import EveryRankError, World
-from trainer.metrics import MetricsLog, Reporter, StepMetrics, plot_losses
+from trainer.feed import Feed, StepData
+from trainer.guard import Guard
+from trainer.lora import merged, save_adapter, seed_dropout
+from trainer.metrics import StepMetrics
 from trainer.preflight import Plan
+from trainer.recorder import Recorder, too_many_skipped
+from trainer.reporter import Reporter
+from trainer.samples import Sampler, is_due
+from trainer.step import OptimizerStep, Outcome
 from trainer.stop import StopRequest
-from trainer.validation import evaluate, supervised_tokens, to_device
+from trainer.text_bytes import supervised_bytes
+from trainer.throughput import Throughput, peak_memory_gib
+from trainer.validation import evaluate
 from vnprep.errors import TrainingError
-from vnprep.loading.loader import Batch
 
 
 def commit_record(plan: Plan, world: World, step: int) -> Commit:
     """Return what a checkpoint of this run records after ``step`` steps, but for its files."""
-    return Commit(step, plan.settings, world.size, deepspeed_engine.zero_stage(plan.deepspeed))
+    stage = deepspeed_engine.zero_stage(plan.deepspeed)
+    precision = deepspeed_engine.precision(plan.deepspeed)
+    return Commit(step, plan.settings, world.size, stage, precision)
 
 
 class Trainer:
@@ -34,7 +45,9 @@ class Trainer:
         world: the ranks.
         stop: whether to end early.
         reporter: tells the user.
+        throughput: what a token costs.
         start: optimizer steps done.
+        state: ``trainer_state`` of the checkpoint that is continued; empty without one.
     """
 
     def __init__(
@@ -44,49 +57,62 @@ class Trainer:
         world: World,
         stop: StopRequest,
         reporter: Reporter,
+        throughput: Throughput,
         start: int,
+        state: dict[str, Any],
     ) -> None:
+        options = plan.options
         self._plan = plan
         self._engine = engine
         self._world = world
         self._stop = stop
         self._reporter = reporter
+        self._throughput = throughput
         self._start = start
-        self._log = MetricsLog(plan.folder.metrics, start) if world.is_main else None
+        self._guard = Guard(options.spike_factor, options.grad_clip, state)
+        own_clip = options.grad_clip if deepspeed_engine.clips_itself(plan.deepspeed) else None
+        self._optimizer_step = OptimizerStep(engine, world, self._guard, own_clip)
+        self._sampler: Sampler | None = None
+        if plan.prompts:
+            tokenizer = plan.sets[0].tokenizer()
+            self._sampler = Sampler(plan.prompts, tokenizer, options.sample_tokens, world, stop)
+        self._recorder = Recorder(
+            plan.folder, reporter, start, writes=world.is_main, tensorboard=options.tensorboard
+        )
         self._stop_agreed = False
         self._saved_step = start if start else None
-        last = None if self._log is None else self._log.last_validation
-        self._validated_step: int | None = world.gather(last)[0]
+        self._validated_step, self._sampled_step = self._recorder.already(world)
+        self._valid_bytes: int | None = None
 
     def run(self) -> int:
         """Train to the end, or until asked to stop; return the exit code."""
         try:
-            finished = self._steps()
+            with Feed(
+                self._plan.loader, range(self._start, self._plan.steps), self._world.device
+            ) as feed:
+                finished = self._steps(feed)
         finally:
-            if self._log is not None:
-                self._log.close()
+            self._recorder.close()
         if not finished:
             return self._stop.exit_code
         self._finish()
         return 0
 
-    def _steps(self) -> bool:
+    def _steps(self, feed: Feed) -> bool:
         """Do the steps that are left; return False if the run was asked to stop."""
         options, total = self._plan.options, self._plan.steps
-        if self._start == 0 and not self._validate(0):
-            return self._stopped(0)
-        batches = self._plan.loader.step(self._start) if self._start < total else []
+        # Of a checkpoint, too: a run may have been stopped while it evaluated.
+        if not self._look(self._start):
+            return self._stopped(self._start)
         for step in range(self._start, total):
             self._reporter.resume_clock()
-            batches = self._step(step, batches)
+            data = feed.next()
+            assert data is not None, "the feed has the steps of the loop"
+            self._step(step, data, feed.waited)
             done = step + 1
-            if self._stop_agreed:
+            if self._stop_agreed or not self._look(done):
                 return self._stopped(done)
-            last = done == total
-            due = options.eval_every > 0 and done % options.eval_every == 0
-            if (due or last) and not self._validate(done):
-                return self._stopped(done)
-            if last or (options.save_every > 0 and done % options.save_every == 0):
+            if is_due(options.save_every, done, total):
                 self._save(done)
         return True
 
@@ -94,19 +120,16 @@ class Trainer:
         """Save what has been done; always False, for ``_steps`` to return."""
         if step > 0 and step != self._saved_step:
             self._save(step)
+        self._world.agree(self._recorder.plot)
         self._reporter.say(
             f"stopped after step {step} of {self._plan.steps}: the same command continues from here"
         )
         return False
 
-    def _step(self, step: int, batches: list[Batch]) -> list[Batch]:
-        """Do optimizer step ``step`` (counted from 0); return the next step's batches."""
-        world, plan = self._world, self._plan
-        tokens, supervised = world.sum_integers(
-            sum(int((batch.document_ids >= 0).sum()) for batch in batches),
-            sum(map(supervised_tokens, batches)),
-        )
-        if supervised == 0:
+    def _step(self, step: int, data: StepData, waited: float) -> None:
+        """Do optimizer step ``step`` (counted from 0)."""
+        plan = self._plan
+        if data.supervised == 0:
             raise EveryRankError(
                 TrainingError(
                     f"no position of step {step + 1} carries loss",
@@ -115,71 +138,83 @@ class Trainer:
                     "data with vnprep inspect",
                 )
             )
-        nll_sum = torch.zeros((), dtype=torch.float32, device=world.device)
-        for batch in batches:
-            nll = self._engine(**to_device(batch, world.device))
-            # DeepSpeed averages over the ranks: times world. So each token of the whole step
-            # weighs 1 / supervised, in whatever micro-batch and on whatever rank it stands.
-            self._engine.backward(nll * (world.size / supervised), scale_wrt_gas=False)
-            nll_sum += nll.detach().float()
-            if batch is not batches[-1]:
-                self._engine.step()  # counts the micro-batch; updates nothing yet
-        # The accelerator is still at work on this step: a good time to read the next one.
-        following = plan.loader.step(step + 1) if step + 1 < plan.steps else []
-        nll_total, asked = world.sum_floats(float(nll_sum), float(self._stop.asked()))
-        self._stop_agreed = asked > 0
-        loss = nll_total / supervised
-        self._check_loss(loss, step)
+        seed_dropout(plan.options.seed, step, self._world.rank)
         lr = plan.schedule.rate(step)
-        own_clip = plan.options.grad_clip if deepspeed_engine.clips_itself(plan.deepspeed) else None
-        try:
-            norm = deepspeed_engine.update(self._engine, lr, own_clip)
-        except TrainingError as error:  # the norm is over all ranks: they all raise
-            raise EveryRankError(error) from None
-        self._record(step, loss, tokens, supervised, lr, norm)
-        return following
+        outcome = self._optimizer_step.run(data, lr, asked=self._stop.asked, waited=waited)
+        self._stop_agreed = outcome.stop
+        metrics = self._record(step, data, lr, outcome)
+        if self._guard.in_a_row >= plan.options.max_bad_steps:
+            self._give_up(metrics)
 
-    def _check_loss(self, loss: float, step: int) -> None:
-        if math.isfinite(loss):
-            return
-        raise EveryRankError(
-            TrainingError(
-                f"the loss of step {step + 1} is {loss}; the weights were left as they were",
-                remedy="lower --lr or lengthen --warmup, and run again: the checkpoints written "
-                "before are sound",
-            )
-        )
-
-    def _record(
-        self, step: int, loss: float, tokens: int, supervised: int, lr: float, norm: float | None
-    ) -> None:
+    def _record(self, step: int, data: StepData, lr: float, outcome: Outcome) -> StepMetrics:
         seconds = self._reporter.elapsed()
+        speed = data.tokens / seconds
         metrics = StepMetrics(
             step=step + 1,
             epoch=round((step + 1) / self._plan.loader.steps_per_epoch, 4),
-            loss=loss,
-            tokens=tokens,
-            supervised_share=round(supervised / tokens, 4),
+            loss=outcome.loss,
+            tokens=data.tokens,
+            supervised_share=round(data.supervised / data.tokens, 4),
             lr=lr,
-            grad_norm=norm,
-            tokens_per_s=round(tokens / seconds, 1),
+            grad_norm=outcome.grad_norm,
+            tokens_per_s=round(speed, 1),
+            data_wait=round(min(1.0, outcome.waited / seconds), 4),
+            mfu=self._throughput.mfu(speed, self._world.size),
+            memory_gib=round(peak_memory_gib(self._world.device), 3),
+            skipped=outcome.skipped,
+            skipped_steps=self._guard.skipped,
+            sample_ids=data.sample_ids,
         )
-        if self._log is not None:
-            self._log.add(metrics)
-        self._reporter.step(metrics, seconds)
+        self._recorder.step(metrics, seconds)
+        return metrics
+
+    def _give_up(self, metrics: StepMetrics) -> None:
+        """End the run: nothing is learnt any more. The checkpoints from before stand.
+
+        Raises:
+            EveryRankError: always.
+        """
+        self._world.agree(self._recorder.plot)
+        place = self._plan.folder.metrics
+        raise EveryRankError(too_many_skipped(metrics, self._guard.in_a_row, place))
+
+    def _look(self, step: int) -> bool:
+        """Evaluate and sample where that is due; return False if asked to stop meanwhile."""
+        options, total = self._plan.options, self._plan.steps
+        evaluates = step == 0 or is_due(options.eval_every, step, total)
+        if evaluates and not self._validate(step):
+            return False
+        every = options.eval_every if options.sample_every is None else options.sample_every
+        # What a model of random weights writes tells nothing.
+        at_start = step == 0 and options.init is not None
+        return not (at_start or is_due(every, step, total)) or self._sample(step)
 
     def _validate(self, step: int) -> bool:
         """Evaluate, unless that was done at this step; return False if asked to stop."""
-        loader = self._plan.valid_loader
-        if loader is None or step == self._validated_step:
+        plan, world, loader = self._plan, self._world, self._plan.valid_loader
+        if loader is None or plan.valid is None or step == self._validated_step:
             return True
-        metrics = evaluate(self._engine, loader, self._world, self._stop, step)
+        valid = plan.valid
+        if self._valid_bytes is None:
+            count = world.agree(lambda: supervised_bytes(valid) if world.is_main else 0)
+            self._valid_bytes = world.gather(count)[0]
+        with Feed(loader, range(loader.steps_per_epoch), world.device) as feed:
+            metrics = evaluate(self._engine, feed, world, self._stop, step, self._valid_bytes)
         if metrics is None:
             return False
         self._validated_step = step
-        if self._log is not None:
-            self._log.add(metrics)
-        self._reporter.validation(metrics)
+        self._recorder.validation(metrics)
+        return True
+
+    def _sample(self, step: int) -> bool:
+        """Let the model write, unless it has at this step; return False if asked to stop."""
+        if self._sampler is None or step == self._sampled_step:
+            return True
+        samples = self._sampler.run(self._engine, step)
+        if samples is None:
+            return False
+        self._sampled_step = step
+        self._recorder.samples(samples)
         return True
 
     def _save(self, step: int) -> None:
@@ -187,9 +222,10 @@ class Trainer:
         checkpoint.save(
             self._engine,
             plan.folder.checkpoints,
-            commit_record(plan, world, step),
+            replace(commit_record(plan, world, step), trainer_state=self._guard.state),
             world,
             plan.options.keep_last,
+            plan.options.keep_every,
         )
         self._saved_step = step
 
@@ -202,16 +238,21 @@ class Trainer:
             if state is None:
                 return
             tokenizer = plan.sets[0].manifest.tokenizer
+            weights = state
+            if plan.lora is not None:
+                assert plan.options.init is not None, "adapters are added to a trained model"
+                save_adapter(plan.folder.adapter, state, plan.lora, plan.model, plan.options.init)
+                weights = merged(state, plan.lora)
             save_model(
                 plan.folder.model,
                 plan.model,
-                state,
+                weights,
                 plan.sets[0].tokenizer_path,
                 tokenizer.special,
                 tokenizer.fingerprint,
                 plan.options.stage,
             )
-            plot_losses(plan.folder.metrics, plan.folder.plot)
+            self._recorder.plot()
 
         world.agree(write)
         self._reporter.say(f"done: model in {plan.folder.model}, curves in {plan.folder.plot}")

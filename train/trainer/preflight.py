@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from modeling.card import WEIGHTS_NAME, read_card
+from modeling.card import read_card
 from modeling.config import ModelConfig
+from modeling.huggingface import is_huggingface
 from modeling.presets import load_config
+from modeling.start import start_config, start_identity, untrained_tokens
 from trainer import engine
+from trainer.checkpoint import Commit
 from trainer.data import (
     check_same_tokenizer,
     data_identity,
@@ -16,9 +21,13 @@ from trainer.data import (
     open_data,
     training_loader,
 )
-from trainer.engine import AdamWSettings, BatchShape
+from trainer.elastic import change_note, fit_shape, rows_per_step
+from trainer.engine import AdamWSettings, BatchShape, MuonSettings
+from trainer.lora import LoraSettings, lora_settings
+from trainer.optimizers import check_muon
 from trainer.options import PRETRAIN_SEQ_LEN, TrainOptions
 from trainer.runfolder import RunFolder
+from trainer.samples import Prompt, choose_prompts
 from trainer.schedule import Schedule
 from vnprep.errors import TrainingError
 from vnprep.loading.loader import PackedLoader
@@ -37,27 +46,35 @@ class Plan:
         options: what the user asked for.
         sets: training data; the first one's tokenizer is the model's.
         loader: this rank's batches.
+        valid: validation data, or None.
         valid_loader: this rank's validation batches, or None.
+        prompts: what the model is asked while it trains; may be empty.
         model: the model's shape.
+        lora: of the adapters, or None if all weights are trained.
         deepspeed: DeepSpeed's configuration, complete.
         shape: rows of a step.
         adamw: the optimizer's numbers.
         schedule: the learning rate, which also knows the number of steps.
         folder: where the run keeps its files.
         settings: what decides the run's curve, as plain JSON.
+        notes: what was chosen otherwise than asked for, for the user.
     """
 
     options: TrainOptions
     sets: tuple[ShardSet, ...]
     loader: PackedLoader | MixedLoader
+    valid: ShardSet | None
     valid_loader: PackedLoader | None
+    prompts: tuple[Prompt, ...]
     model: ModelConfig
+    lora: LoraSettings | None
     deepspeed: engine.Config
     shape: BatchShape
     adamw: AdamWSettings
     schedule: Schedule
     folder: RunFolder
     settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -82,7 +99,18 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     shape = engine.batch_shape(
         raw, options.micro_batch, options.accumulation, options.deepspeed_config
     )
+    asked, rows = shape, rows_to_continue(options)
+    if rows is not None:
+        shape = fit_shape(
+            asked,
+            rows,
+            world_size,
+            micro_batch_given=options.micro_batch is not None,
+            accumulation_given=options.accumulation is not None,
+        )
     config = engine.final_config(raw, shape, options.grad_clip)
+    if options.optimizer == "muon":
+        check_muon(config, options.grad_clip, options.deepspeed_config)
     check: Literal["full", "sizes"] = options.data_check if hashes else "sizes"
     sets = open_all(options, check)
     shards = sets[0]
@@ -90,6 +118,11 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     if valid is not None:
         check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
     model = model_for(options, shards)
+    prompts = choose_prompts(options, shards, valid, model.max_position_embeddings)
+    new_tokens = options.init is not None and bool(
+        untrained_tokens(options.init, shards.tokenizer())
+    )
+    lora = lora_settings(options, model, new_tokens)
     seq_len = sequence_length(options, sets, valid, model)
     train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
     valid_loader = None
@@ -104,12 +137,17 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         )
     steps = options.steps or (options.epochs or 1) * train_loader.steps_per_epoch
     schedule = Schedule(
-        options.lr, options.min_lr_ratio, options.warmup.steps(steps), steps, options.schedule
+        options.lr,
+        options.min_lr_ratio,
+        options.warmup.steps(steps),
+        steps,
+        options.schedule,
+        0 if options.decay is None else options.decay.steps(steps),
     )
     settings = _settings(options, sets, model, schedule) | {
         "seq_len": seq_len,
-        "rows_per_step": shape.micro_batch * shape.accumulation * world_size,
-        "precision": engine.precision(config),
+        "rows_per_step": rows_per_step(shape, world_size),
+        "lora": None if lora is None else lora.as_json(),
     }
     folder = RunFolder(options.out)
     folder.check(settings, fresh=options.resume == "never")
@@ -118,15 +156,37 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         options,
         sets,
         train_loader,
+        valid,
         valid_loader,
+        prompts,
         model,
+        lora,
         config,
         shape,
-        AdamWSettings(options.lr, options.betas, options.weight_decay),
+        AdamWSettings(options.lr, options.betas, options.weight_decay, muon=_muon(options)),
         schedule,
         folder,
         settings,
+        () if rows is None or shape == asked else (change_note(asked, shape, rows, world_size),),
     )
+
+
+def rows_to_continue(options: TrainOptions) -> int | None:
+    """Return the rows of a step of the run that is to continue, or None for a new run."""
+    if options.resume == "never":
+        return None
+    settings = RunFolder(options.out).settings()
+    if settings is None and options.resume != "auto":
+        with contextlib.suppress(TrainingError):  # it will be raised where all files are checked
+            settings = Commit.read(Path(options.resume)).settings
+    rows = None if settings is None else settings.get("rows_per_step")
+    return rows if isinstance(rows, int) and rows > 0 else None
+
+
+def _muon(options: TrainOptions) -> MuonSettings | None:
+    if options.optimizer == "adamw":
+        return None
+    return MuonSettings(options.muon_lr, options.muon_momentum)
 
 
 def check_vocabulary(model: ModelConfig, shards: ShardSet, place: str) -> None:
@@ -152,10 +212,12 @@ def model_for(options: TrainOptions, shards: ShardSet) -> ModelConfig:
         model = load_config(options.model, tokenizer.vocab_size, tokenizer.special)
         check_vocabulary(model, shards, options.model)
         return model
-    card = read_card(options.init)
-    check_same_tokenizer(shards, card.fingerprint, "the model of --init")
-    check_vocabulary(card.config, shards, str(options.init))
-    return card.config
+    if not is_huggingface(options.init):
+        card = read_card(options.init)
+        check_same_tokenizer(shards, card.fingerprint, "the model of --init")
+    model = start_config(options.init, shards.tokenizer())
+    check_vocabulary(model, shards, str(options.init))
+    return model
 
 
 def sequence_length(
@@ -199,7 +261,7 @@ def _settings(
     return {
         "stage": options.stage,
         **data_identity(sets, options.mix),
-        "init": None if options.init is None else read_card(options.init).hashes[WEIGHTS_NAME],
+        "init": None if options.init is None else start_identity(options.init),
         "model": asdict(model),
         "tokenizer": sets[0].manifest.tokenizer.fingerprint,
         "steps": schedule.total_steps,
@@ -207,8 +269,14 @@ def _settings(
         "lr": options.lr,
         "min_lr_ratio": options.min_lr_ratio,
         "warmup_steps": schedule.warmup_steps,
+        **({"decay_steps": schedule.decay_steps} if schedule.kind == "wsd" else {}),
         "weight_decay": options.weight_decay,
         "betas": list(options.betas),
+        **(
+            {"muon_lr": options.muon_lr, "muon_momentum": options.muon_momentum}
+            if options.optimizer == "muon"
+            else {}
+        ),
         "grad_clip": options.grad_clip,
         "seed": options.seed,
     }

@@ -12,6 +12,11 @@ from trainer import environment
 from trainer.options import TrainOptions
 from vnprep.errors import VnprepError
 
+_LOST = (
+    "another rank has ended, so this one ends, too\n  remedy: see above what that rank said, or "
+    "whether it was killed (memory?); the same command continues from the newest checkpoint"
+)
+
 
 def main(command: click.Command) -> None:
     """Parse the command line and exit with the command's code: 0, 1, 2, 130 or 143.
@@ -38,7 +43,9 @@ def run(options: TrainOptions) -> int:
         0, or 1 after an error that was printed, or 128 + the signal that ended the run early.
     """
     environment.prepare(options.threads)
-    from trainer.distributed import EveryRankError, join, leave
+    if options.dry_run:
+        return _dry_run(options)
+    from trainer.distributed import EveryRankError, join, leave, lost_rank
     from trainer.session import train
 
     try:
@@ -57,11 +64,34 @@ def run(options: TrainOptions) -> int:
         together = False
         _print(str(error) if world.size == 1 else f"rank {world.rank}: {error}")
         return 1
+    except RuntimeError as error:
+        together = False
+        if world.size == 1 or not lost_rank(error):
+            raise
+        _print(f"rank {world.rank}: {_LOST}")
+        return 1
     except BaseException:
         together = False
         raise
     finally:
         leave(world, together=together)
+
+
+def _dry_run(options: TrainOptions) -> int:
+    """Say what the run would be. Rank 0 does it alone, so no ranks need to meet."""
+    if environment.rank() != 0:
+        return 0
+    from trainer import dryrun
+    from trainer.preflight import prepare
+
+    ranks = dryrun.ranks_of(options.ranks)
+    try:
+        facts = dryrun.describe(prepare(options, 0, ranks, hashes=True), ranks)
+    except VnprepError as error:
+        _print(str(error))
+        return 1
+    click.echo(dryrun.as_json(facts) if options.json else dryrun.to_text(facts))
+    return 0
 
 
 def _print(text: Any) -> None:

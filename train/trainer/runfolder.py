@@ -1,10 +1,14 @@
 """The folder of a run: ``run.json`` says what run it is, so that no two share a folder.
 
-OUT/run.json       the settings, written when the run begins
+OUT/run.json       the settings and the special tokens, written when the run begins
+OUT/tokenizer.json the tokenizer: with it, any checkpoint is a model (see ``runmodel``)
 OUT/metrics.jsonl  one line a step, and one for each evaluation
+OUT/samples.jsonl  what the model makes of the prompts, while it trains
+OUT/tensorboard/   the curves, for TensorBoard
 OUT/checkpoints/   step-00000300/, …
-OUT/loss.png       the curves, at the end
+OUT/loss.png       the curves, when the run ends or is stopped
 OUT/model/         the trained weights, at the end
+OUT/adapter/       under --lora, the adapter alone, at the end
 """
 
 from __future__ import annotations
@@ -14,8 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vnprep.durable import canonical_json, readable_json, sha256_text, write_text
+from modeling.card import TOKENIZER_NAME
+from vnprep.durable import (
+    TEMPORARY_SUFFIX,
+    canonical_json,
+    readable_json,
+    sha256_text,
+    write_text,
+)
 from vnprep.errors import OutputError
+from vnprep.tokenizer.load import LoadedTokenizer
 
 FORMAT = "vnprep-run"
 RUN_NAME = "run.json"
@@ -38,6 +50,16 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def samples(self) -> Path:
+        """The log of what the model writes."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's files."""
+        return self.path / "tensorboard"
+
+    @property
     def plot(self) -> Path:
         """The picture of the loss curves."""
         return self.path / "loss.png"
@@ -46,6 +68,11 @@ class RunFolder:
     def model(self) -> Path:
         """The folder of the trained weights."""
         return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of LoRA's weights."""
+        return self.path / "adapter"
 
     def check(self, settings: dict[str, Any], *, fresh: bool) -> None:
         """See that a run with these settings may use this folder; nothing is written.
@@ -59,10 +86,12 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise OutputError("is a file", place=self.path, remedy="name another folder with --out")
-        entries = list(self.path.iterdir()) if self.path.exists() else []
+        found = self.path.iterdir() if self.path.exists() else iter(())
+        # What a killed run left half-written is nobody's.
+        entries = [entry for entry in found if not entry.name.endswith(TEMPORARY_SUFFIX)]
         if not entries:
             return
-        other = self._read()
+        other = self.settings()
         if other is None:
             raise OutputError(
                 f"holds other files ({', '.join(sorted(e.name for e in entries)[:3])}, …)",
@@ -83,27 +112,35 @@ class RunFolder:
                 "or name a new folder with --out",
             )
 
-    def claim(self, settings: dict[str, Any]) -> None:
-        """Write ``run.json``; ``check`` has passed."""
+    def claim(self, settings: dict[str, Any], tokenizer: LoadedTokenizer) -> None:
+        """Write ``run.json`` and the tokenizer; ``check`` has passed."""
+        backend, special = tokenizer.backend, tokenizer.special.as_dict()
+        body = {
+            "format": FORMAT,
+            "fingerprint": fingerprint(settings),
+            "settings": settings,
+            "special_ids": special,
+            "special_tokens": {role: str(backend.id_to_token(n)) for role, n in special.items()},
+        }
+        # The record comes first: a run that is killed here must find its folder its own.
         self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / RUN_NAME, readable_json(body))
+        write_text(self.path / TOKENIZER_NAME, tokenizer.text)
         self.checkpoints.mkdir(exist_ok=True)
-        write_text(
-            self.path / RUN_NAME,
-            readable_json(
-                {"format": FORMAT, "fingerprint": fingerprint(settings), "settings": settings}
-            ),
-        )
 
-    def _read(self) -> dict[str, Any] | None:
+    def settings(self) -> dict[str, Any] | None:
         """Return the settings of the run that is here, or None if there is none."""
+        body = self.record()
+        settings = None if body is None else body.get("settings")
+        return settings if isinstance(settings, dict) else None
+
+    def record(self) -> dict[str, Any] | None:
+        """Return all that ``run.json`` says, or None if there is no run here."""
         try:
             body = json.loads((self.path / RUN_NAME).read_bytes())
-            if body["format"] != FORMAT:
-                return None
-            settings = body["settings"]
+            return body if body["format"] == FORMAT else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return settings if isinstance(settings, dict) else None
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

@@ -8,16 +8,19 @@ from pathlib import Path
 import torch
 
 from modeling.model import LlamaForCausalLM
-from modeling.weights import load_model
+from modeling.start import load_start
 from trainer import checkpoint
 from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
 from trainer.distributed import World
+from trainer.fragments import partitions
 from trainer.loop import Trainer, commit_record
-from trainer.metrics import Reporter
+from trainer.lora import add_adapters
 from trainer.options import TrainOptions
 from trainer.preflight import Plan, prepare
+from trainer.reporter import Reporter
 from trainer.stop import StopRequest
+from trainer.throughput import Throughput, count_parameters, flops_per_token, peak_flops
 from vnprep.durable import folder_lock
 from vnprep.errors import TrainingError
 
@@ -45,29 +48,47 @@ def train(options: TrainOptions, world: World) -> int:
         for problem in damaged:
             reporter.say(f"warning: checkpoint passed over: {problem.place}: {problem.cause}")
         model = world.agree(lambda: build_model(plan))
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        parameters, trained = count_parameters(model)
         engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
-        reporter.say(_summary(plan, parameters, world))
+        world.agree(lambda: partitions(engine))  # what could not be saved is refused now
+        reporter.say(_summary(plan, parameters, trained, world))
+        for note in plan.notes:
+            reporter.say(note)
         if resumed is not None:
             path, commit = resumed
             world.agree(lambda: checkpoint.load(engine, path, commit))
             reporter.say(f"continuing after step {commit.step} ({path})")
-        trainer = Trainer(plan, engine, world, stop, reporter, resumed[1].step if resumed else 0)
-        return trainer.run()
+            if commit.layout != (now := commit_record(plan, world, 0).layout):
+                reporter.say(f"written by {commit.layout}; now {now}")
+        throughput = _throughput(plan, parameters, trained, world)
+        start, state = (resumed[1].step, resumed[1].trainer_state) if resumed else (0, {})
+        return Trainer(plan, engine, world, stop, reporter, throughput, start, state).run()
+
+
+def _throughput(plan: Plan, parameters: int, trained: int, world: World) -> Throughput:
+    precision = deepspeed_engine.precision(plan.deepspeed)
+    return Throughput(
+        flops_per_token(plan.model, parameters, trained, plan.loader.seq_len),
+        peak_flops(world.device, precision, plan.options.peak_tflops),
+    )
 
 
 def build_model(plan: Plan) -> LlamaForCausalLM:
     """Make the model in float32 on the host: the same weights on every rank, from the seed."""
     if plan.options.init is not None:
-        return load_model(plan.options.init).model.float()
+        model = load_start(plan.options.init, plan.sets[0].tokenizer())
+        if plan.lora is not None:
+            add_adapters(model, plan.lora, plan.options.seed)
+        return model
     torch.manual_seed(plan.options.seed)
     return LlamaForCausalLM(plan.model)
 
 
 def _claim(plan: Plan, world: World, stack: contextlib.ExitStack) -> None:
     if world.is_main:
-        plan.folder.claim(plan.settings)
+        plan.folder.claim(plan.settings, plan.sets[0].tokenizer())
         stack.enter_context(folder_lock(plan.folder.checkpoints))
+        checkpoint.sweep(plan.folder.checkpoints)
 
 
 def _find_checkpoint(
@@ -90,14 +111,15 @@ def _find_checkpoint(
     return (path, commit), damaged
 
 
-def _summary(plan: Plan, parameters: int, world: World) -> str:
+def _summary(plan: Plan, parameters: int, trained: int, world: World) -> str:
     shape = plan.shape
     rows = sum(shards.manifest.rows for shards in plan.sets)
     supervised = sum(shards.manifest.supervised_tokens for shards in plan.sets)
     positions = shape.micro_batch * shape.accumulation * world.size * plan.loader.seq_len
+    part = "" if trained == parameters else f", {trained / 1e6:,.2f} M of them trained"
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     return (
-        f"{parameters / 1e6:,.1f} M parameters · {rows:,} rows, "
+        f"{parameters / 1e6:,.1f} M parameters{part} · {rows:,} rows, "
         f"{supervised:,} supervised tokens, packed {plan.loader.fill:.1%} full\n"
         f"{ranks} × micro-batch {shape.micro_batch} × accumulation {shape.accumulation} × "
         f"{plan.loader.seq_len} = {positions:,} positions a step · "

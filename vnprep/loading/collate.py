@@ -134,6 +134,12 @@ class Collator:
             sample_ids,
         )
 
+    def supervised(self, windows: Windows) -> int:
+        """Count the positions of some windows that carry loss."""
+        ends = windows.begin + windows.length
+        parts = zip(windows.source.tolist(), windows.begin.tolist(), ends.tolist(), strict=True)
+        return sum(int(np.count_nonzero(self._masks[at][begin:end])) for at, begin, end in parts)
+
     def _pad(self, windows: Windows, width: int) -> tuple[Windows, NDArray[np.int32]]:
         """Add each row's padding as a window; return also the document number of every window."""
         rows = np.arange(len(windows.counts))

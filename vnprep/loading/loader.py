@@ -12,12 +12,21 @@ from numpy.typing import NDArray
 
 from vnprep.loading.collate import IGNORED, Batch
 from vnprep.loading.samples import EMPTY, Samples
-from vnprep.loading.steps import Loader, LoaderState, check_range
+from vnprep.loading.steps import Loader, LoaderState, StepCounts, check_range
 from vnprep.packing.file import check_rows, find_pack, pack_shards
 from vnprep.packing.index import PackIndex
 from vnprep.shards.read import ShardSet
 
-__all__ = ["EMPTY", "IGNORED", "Batch", "Loader", "LoaderState", "PackedLoader", "PaddedLoader"]
+__all__ = [
+    "EMPTY",
+    "IGNORED",
+    "Batch",
+    "Loader",
+    "LoaderState",
+    "PackedLoader",
+    "PaddedLoader",
+    "StepCounts",
+]
 
 #: What the rows of a padded batch are filled up to.
 PadTo = Literal["longest", "seq_len"]

@@ -36,6 +36,12 @@ class Samples:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    @property
+    def all_supervised(self) -> bool:
+        """Whether every position carries loss, as the manifests count them."""
+        manifests = [shards.manifest for shards, _ in self._parts]
+        return all(each.supervised_tokens == each.tokens for each in manifests)
+
     def collator(self, width: int) -> Collator:
         """Return what makes batches of rows of up to ``width`` positions."""
         sources = [source for shards, _ in self._parts for source in shards.flat]

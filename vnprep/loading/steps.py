@@ -33,6 +33,18 @@ class LoaderState(NamedTuple):
     step: int
 
 
+class StepCounts(NamedTuple):
+    """What an optimizer step holds, over all ranks and micro-batches.
+
+    Attributes:
+        tokens: positions that hold a token.
+        supervised: positions that carry loss.
+    """
+
+    tokens: int
+    supervised: int
+
+
 class Loader:
     """The samples of a data set as one rank of a training run sees them, step by step.
 
@@ -92,12 +104,34 @@ class Loader:
         Raises:
             ValueError: the step is negative.
         """
-        if step < 0:
-            raise ValueError(f"step {step} is negative")
-        numbers = self._numbers(step).reshape(self.accumulation, self.world, self.micro_batch)
+        numbers = self._of_step(step).reshape(self.accumulation, self.world, self.micro_batch)
         return [self._batch(mine) for mine in numbers[:, self.rank]]
 
     __getitem__ = step
+
+    def sample_ids(self, step: int) -> list[int]:
+        """Return the samples of a global optimizer step, over all ranks, in their order.
+
+        The rows that fill up the last step of an epoch are left out.
+
+        Raises:
+            ValueError: the step is negative.
+        """
+        numbers = self._of_step(step)
+        ids: list[int] = numbers[numbers != EMPTY].tolist()
+        return ids
+
+    def counts(self, step: int) -> StepCounts:
+        """Count what a global optimizer step holds, over all ranks: no rank need ask another.
+
+        Raises:
+            ValueError: the step is negative.
+        """
+        windows = self._samples.windows(self._of_step(step))
+        tokens = int(windows.length.sum())
+        if self._samples.all_supervised:
+            return StepCounts(tokens, tokens)
+        return StepCounts(tokens, self._collator.supervised(windows))
 
     def __iter__(self) -> Iterator[list[Batch]]:
         """Go on from ``state``, for ever."""
@@ -141,6 +175,11 @@ class Loader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._collator = self._samples.collator(self.seq_len)
+
+    def _of_step(self, step: int) -> NDArray[np.int64]:
+        if step < 0:
+            raise ValueError(f"step {step} is negative")
+        return self._numbers(step)
 
     def _numbers(self, step: int) -> NDArray[np.int64]:
         """Return the samples of a global step, [global_batch]."""

@@ -15,6 +15,7 @@ import transformers
 from inference.choosing import choose
 from inference.sampling import Sampling, generate, request_prompts, text_prompts
 from modeling.config import ModelConfig
+from modeling.hf_names import to_hf
 from modeling.model import LlamaForCausalLM
 from modeling.presets import padded_vocab_size
 from vnprep.errors import InputError, TrainingError
@@ -125,7 +126,7 @@ def test_greedy_is_that_of_transformers(
     wild: LlamaForCausalLM, tokenizer: LoadedTokenizer, pairs: Pairs
 ) -> None:
     theirs: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**wild.config.to_hf()))
-    theirs.load_state_dict(wild.state_dict())
+    theirs.load_state_dict(to_hf(wild.state_dict(), wild.config))
     prompts = request_prompts(tokenizer, [request for request, _, _ in pairs])
     allowed = list(range(tokenizer.vocab_size))
     for prompt, answer in zip(

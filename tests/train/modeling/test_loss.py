@@ -47,7 +47,7 @@ def test_loss_and_gradients_are_the_plain_ones(
     share: float,
     chunk: int,
 ) -> None:
-    monkeypatch.setattr(loss_module, "CHUNK_TOKENS", chunk)
+    monkeypatch.setattr(loss_module, "CHUNK_TOKENS", {"cpu": chunk})
     model = LlamaForCausalLM(make_config(tie_word_embeddings=tied))
     ids, labels = batch(share)
     ours, expected = model(ids, labels=labels), plain(model, ids, labels)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer import engine
+from trainer import engine, optimizers
 from vnprep.errors import TrainingError
 
 FOLDER = Path(__file__).parents[3] / "ds_configs"
@@ -67,7 +67,7 @@ def test_every_setting_has_its_reason_in_the_readme(path: Path) -> None:
 def test_no_default_that_changes_the_result_is_silent(path: Path) -> None:
     names = set(settings_in(json.loads(path.read_text())))
     assert {"gradient_clipping", "overlap_comm", "communication_data_type"} <= names
-    assert {"grad_accum_dtype", "zero_force_ds_cpu_optimizer", "tag_validation"} <= names
+    assert {"grad_accum_dtype", "zero_force_ds_cpu_optimizer"} <= names
     assert path.stem == "cpu" or "check_grad_overflow" in names
 
 
@@ -135,7 +135,7 @@ def test_what_deepspeed_refuses_is_said_before_anything_is_built(tmp_path: Path)
 def test_matrices_decay_and_vectors_do_not() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 5, bias=False))
     model[2].weight = model[0].weight  # tied: it must be in one group, once
-    matrices, vectors = engine.parameter_groups(model, 0.1)
+    matrices, vectors = optimizers.parameter_groups(model, 0.1)
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
     assert [parameter.shape for parameter in matrices["params"]] == [torch.Size([5, 4])]
     assert all(parameter.ndim == 1 for parameter in vectors["params"])

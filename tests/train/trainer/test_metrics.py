@@ -5,24 +5,41 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trainer.metrics import (
+    JsonLines,
     MetricsLog,
-    Reporter,
+    SampleText,
     StepMetrics,
     ValidationMetrics,
-    format_duration,
-    format_line,
-    loss_figure,
-    plot_losses,
+    bits_per_byte,
     read_metrics,
 )
+from trainer.plot import plot_run, run_figure
+from trainer.reporter import Reporter, format_duration, format_line
 
 
-def step_metrics(step: int, loss: float = 2.5, grad_norm: float | None = 0.75) -> StepMetrics:
-    return StepMetrics(step, step / 10, loss, 1000, 0.5, 3e-4, grad_norm, 12_345.6)
+def step_metrics(step: int, loss: float = 2.5, **changes: Any) -> StepMetrics:
+    values: dict[str, Any] = {
+        "step": step,
+        "epoch": step / 10,
+        "loss": loss,
+        "tokens": 1000,
+        "supervised_share": 0.5,
+        "lr": 3e-4,
+        "grad_norm": 0.75,
+        "tokens_per_s": 12_345.6,
+        "data_wait": 0.001,
+        "mfu": None,
+        "memory_gib": 0.5,
+        "skipped": None,
+        "skipped_steps": 0,
+        "sample_ids": [3, 1],
+    }
+    return StepMetrics(**(values | changes))
 
 
 def write_log(path: Path, steps: int, validated: tuple[int, ...] = ()) -> None:
@@ -31,7 +48,7 @@ def write_log(path: Path, steps: int, validated: tuple[int, ...] = ()) -> None:
         if step:
             log.add(step_metrics(step, loss=3.0 - step / 10))
         if step in validated:
-            log.add(ValidationMetrics(step, 2.0, 500))
+            log.add(ValidationMetrics(step, 2.0, 500, 0.9))
     log.close()
 
 
@@ -48,13 +65,51 @@ def test_a_line_is_whole_json_with_every_field(tmp_path: Path) -> None:
         "lr",
         "grad_norm",
         "tokens_per_s",
+        "data_wait",
+        "mfu",
+        "memory_gib",
+        "skipped",
+        "skipped_steps",
+        "sample_ids",
     }
     assert valid == {
         "step": 1,
         "valid_loss": 2.0,
         "valid_tokens": 500,
         "valid_perplexity": math.exp(2.0),
+        "valid_bits_per_byte": 0.9,
     }
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_valid_json(tmp_path: Path, value: float) -> None:
+    log = MetricsLog(tmp_path / "m.jsonl", 0)
+    log.add(step_metrics(1, loss=value, grad_norm=value, skipped="loss"))
+    log.close()
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    (line,) = (tmp_path / "m.jsonl").read_text().splitlines()
+    row = json.loads(line, parse_constant=refuse)
+    assert row["loss"] == row["grad_norm"] == str(value)
+    assert str(float(row["loss"])) == str(value)
+
+
+def test_samples_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    log = JsonLines(path, 0)
+    for step in (5, 10):
+        log.write(vars(SampleText(step, "Bật đèn", "Đã bật đèn", stopped=True)))
+    log.close()
+    assert "Đã bật đèn" in path.read_text(encoding="utf-8")
+    JsonLines(path, 7).close()
+    assert [row["step"] for row in read_metrics(path)] == [5]
+
+
+def test_bits_per_byte() -> None:
+    assert bits_per_byte(8 * math.log(2), 4) == 2.0
+    assert bits_per_byte(1.0, 0) is None
 
 
 def test_a_loss_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -112,6 +167,24 @@ def test_the_progress_line() -> None:
     assert "grad norm -" in format_line(step_metrics(7, grad_norm=None), 300, 1, 1)
 
 
+def test_the_progress_line_says_what_matters_when_it_does() -> None:
+    metrics = step_metrics(7, mfu=0.4312, data_wait=0.13, skipped_steps=2)
+    assert format_line(metrics, 300, 1000, 75) == (
+        "step   7/300  loss 2.5000  lr 3.00e-04  1,000 tokens/s  MFU 43.1%  grad norm 0.75  "
+        "data wait 13%  skipped 2  ETA 1:15"
+    )
+
+
+def test_samples_are_shown_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter(25, log_every=10) as reporter:
+        reporter.samples(
+            [SampleText(5, "Bật\nđèn", "Đã bật đèn", True), SampleText(5, "a", "b " * 999, False)]
+        )
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "step 5  Bật đèn → Đã bật đèn"
+    assert second.endswith("… …") and len(second) < 450
+
+
 def test_plain_lines_come_every_so_often_and_only_from_one_rank(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -119,14 +192,17 @@ def test_plain_lines_come_every_so_often_and_only_from_one_rank(
         with Reporter(25, log_every=10, speaks=speaks) as reporter:
             for step in range(1, 26):
                 reporter.step(step_metrics(step), seconds=0.1)
-            reporter.validation(ValidationMetrics(25, 0.0, 10))
+            reporter.validation(ValidationMetrics(25, 0.0, 10, 1.25))
             reporter.say("done")
         captured = capsys.readouterr()
         assert captured.out == ""
         lines = captured.err.splitlines()
         if speaks:
             assert [line.split("/")[0].split()[-1] for line in lines[:4]] == ["1", "10", "20", "25"]
-            assert lines[4:] == ["step 25  validation loss 0.0000  perplexity 1.00", "done"]
+            assert lines[4:] == [
+                "step 25  validation loss 0.0000  perplexity 1.00  1.2500 bits per byte",
+                "done",
+            ]
         else:
             assert lines == []
 
@@ -144,15 +220,47 @@ def test_a_perplexity_never_overflows() -> None:
     assert math.isfinite(ValidationMetrics(1, 1e6, 1).perplexity)
 
 
-def test_the_picture_shows_both_curves(tmp_path: Path) -> None:
+def curves(axes: Any) -> dict[str, list[list[float]]]:
+    return {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+
+
+def test_the_picture_shows_every_curve(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     write_log(path, 9, validated=(0, 5, 9))
-    (axes,) = loss_figure(read_metrics(path)).axes
-    curves = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
-    assert curves["validation"] == [[0, 2.0], [5, 2.0], [9, 2.0]]
-    assert [x for x, _ in curves["training"]] == list(range(1, 10))
-    assert curves["training"][0][1] == pytest.approx(2.9)
+    figure = run_figure(read_metrics(path), "runs/pre")
+    losses, rates, norms = figure.axes
+    found = curves(losses)
+    assert found["validation"] == [[0, 2.0], [5, 2.0], [9, 2.0]]
+    assert [x for x, _ in found["training"]] == list(range(1, 10))
+    assert found["training"][0][1] == pytest.approx(2.9)
+    assert [y for _, y in curves(rates)["learning rate"]] == [3e-4] * 9
+    assert [y for _, y in curves(norms)["gradient norm"]] == [0.75] * 9
+    assert figure.get_suptitle() == "runs/pre"
     picture = tmp_path / "loss.png"
-    plot_losses(path, picture)
+    plot_run(path, picture, "runs/pre")
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_skipped_steps_are_marked_and_not_drawn_as_losses(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "m.jsonl", 0)
+    for step in range(1, 101):
+        bad = step in (40, 41)
+        values = {"loss": math.nan, "grad_norm": math.inf, "skipped": "loss"} if bad else {}
+        log.add(step_metrics(step, **values))
+    log.close()
+    figure = run_figure(read_metrics(tmp_path / "m.jsonl"), "run")
+    for axes in figure.axes:
+        marks = [
+            [x for x, _ in line.get_xydata().tolist()]
+            for line in axes.get_lines()
+            if line.get_color() == "tab:red"
+        ]
+        assert marks == [[40, 40], [41, 41]]
+    found = curves(figure.axes[0])
+    assert len(found["training"]) == 98 and "skipped steps (2)" in found
+    assert [y for _, y in found["mean of 5 steps"]] == [2.5] * 98
+
+
+def test_a_log_without_a_step_gives_an_empty_picture() -> None:
+    assert len(run_figure([], "run").axes) == 3

@@ -34,6 +34,19 @@ def test_the_defaults_of_each_stage() -> None:
     assert pre.warmup == Warmup(0.05, is_share=True)
     assert pre.betas == (0.9, 0.95)
     assert pre.resume == "auto"
+    assert (pre.spike_factor, fine.spike_factor, pre.max_bad_steps) == (20.0, 100.0, 10)
+
+
+def test_what_is_seen_of_a_run() -> None:
+    plain = parse(pretrain, "--model", "tiny")
+    assert (plain.sample_prompt, plain.sample_prompts, plain.sample_every) == ((), None, None)
+    assert plain.tensorboard and plain.peak_tflops is None
+    asked = parse(pretrain, "--model", "tiny", "--sample-prompt", "a", "--sample-prompt", "b c")
+    assert asked.sample_prompt == ("a", "b c")
+    wishes = ("--no-tensorboard", "--peak-tflops", "989", "--spike-factor", "0")
+    some = parse(pretrain, "--model", "tiny", *wishes, "--max-bad-steps", "3")
+    assert not some.tensorboard
+    assert (some.peak_tflops, some.spike_factor, some.max_bad_steps) == (989.0, 0.0, 3)
 
 
 def test_what_the_launcher_adds_is_taken() -> None:
@@ -95,3 +108,14 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     environment = {"PYTHONPATH": f"{TRAIN}:{TRAIN.parent}", "PATH": ""}
     subprocess.run([sys.executable, "-c", code], cwd=TRAIN, env=environment, check=True)
+
+
+def test_decay_belongs_to_wsd() -> None:
+    assert parse(pretrain, "--model", "tiny").decay is None
+    assert parse(pretrain, "--model", "tiny", "--schedule", "wsd").decay == Warmup(
+        0.2, is_share=True
+    )
+    given = parse(pretrain, "--model", "tiny", "--schedule", "wsd", "--decay", "50")
+    assert given.decay == Warmup(50, is_share=False)
+    with pytest.raises(click.UsageError, match="--decay belongs to --schedule wsd"):
+        parse(pretrain, "--model", "tiny", "--decay", "10%")

@@ -47,6 +47,11 @@ def options(tmp_path: Path, make_data: MakeData) -> TrainOptions:
         deepspeed_config=CPU,
         model="tiny",
         init=None,
+        lora=None,
+        lora_alpha=None,
+        lora_targets=None,
+        lora_dropout=0.0,
+        lora_embeddings=None,
         steps=20,
         epochs=None,
         seq_len=None,
@@ -59,13 +64,22 @@ def options(tmp_path: Path, make_data: MakeData) -> TrainOptions:
         weight_decay=0.1,
         betas=(0.9, 0.95),
         grad_clip=1.0,
+        spike_factor=20.0,
+        max_bad_steps=10,
         seed=0,
         valid=None,
         eval_every=0,
+        sample_prompt=(),
+        sample_prompts=None,
+        sample_every=None,
+        sample_tokens=48,
         save_every=0,
         keep_last=2,
+        keep_every=0,
         resume="auto",
         log_every=10,
+        tensorboard=False,
+        peak_tflops=None,
         threads=None,
         data_check="full",
     )
@@ -251,13 +265,13 @@ def test_an_out_that_holds_something_else_is_left_alone(options: TrainOptions) -
 
 def test_an_out_that_holds_another_run_is_refused_with_what_differs(options: TrainOptions) -> None:
     plan = plan_of(options)
-    plan.folder.claim(plan.settings)
+    plan.folder.claim(plan.settings, plan.sets[0].tokenizer())
     plan_of(options)  # the same run: it may go on
     plan_of(options, log_every=1, save_every=5, threads=1)  # none of these changes the curve
     with pytest.raises(OutputError, match=r"lr: 0\.001 there, 0\.002 here"):
         plan_of(options, lr=2e-3)
     with pytest.raises(OutputError, match=r"rows_per_step: 8 there, 16 here"):
-        plan_of(options, accumulation=2)
+        plan_of(options, micro_batch=8, accumulation=2)
     with pytest.raises(OutputError, match="holds a run already"):
         plan_of(options, resume="never")
 
@@ -277,7 +291,33 @@ def test_the_first_weights_come_from_the_seed_alone(options: TrainOptions) -> No
     torch.manual_seed(7)
     again = build_model(prepare(options, 1, 2, hashes=False)).state_dict()
     other = build_model(plan_of(options, seed=1)).state_dict()
-    name = "model.layers.0.mlp.up_proj.weight"
+    name = "model.layers.0.mlp.gate_up_proj.weight"
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert first[name].dtype == torch.float32
     assert not torch.equal(first[name], other[name])
+
+
+def test_a_run_on_other_ranks_keeps_its_rows_and_says_so(options: TrainOptions) -> None:
+    plan = plan_of(options)
+    assert plan.notes == ()
+    plan.folder.claim(plan.settings, plan.sets[0].tokenizer())
+    shrunk = prepare(replace(options, accumulation=4), 0, 1, hashes=False)
+    assert (shrunk.shape.micro_batch, shrunk.settings) == (2, plan.settings)
+    grown = prepare(options, 1, 4, hashes=False)
+    assert (grown.shape.micro_batch, grown.settings) == (2, plan.settings)
+    assert grown.deepspeed["train_micro_batch_size_per_gpu"] == 2
+    assert grown.notes == (
+        "a step of this run has 8 rows: on 4 ranks that is micro-batch 2 × accumulation 1 "
+        "(asked for: 8 × 1)",
+    )
+    with pytest.raises(TrainingError, match="which 3 ranks cannot share evenly"):
+        prepare(options, 0, 3, hashes=False)
+
+
+def test_a_killed_claim_leaves_a_folder_that_the_run_can_take(options: TrainOptions) -> None:
+    options.out.mkdir()
+    (options.out / "run.json.123.tmp").write_text("{")
+    plan = plan_of(options)
+    plan.folder.claim(plan.settings, plan.sets[0].tokenizer())
+    (options.out / "tokenizer.json").unlink()
+    plan_of(options)
