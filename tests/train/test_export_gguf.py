@@ -21,6 +21,7 @@ from inference.chat_template import chat_template
 from inference.sampling import Sampling, generate, request_prompts
 from modeling.config import ModelConfig
 from modeling.model import LlamaForCausalLM
+from modeling.rope import RopeScaling
 from modeling.weights import storable
 from vnprep.errors import TrainingError
 from vnprep.tokenizer.encode import encode
@@ -291,6 +292,49 @@ def test_added_tokens_and_ids_without_a_text(tmp_path: Path, tokenizer: LoadedTo
             assert (kind == gguf.TokenType.USER_DEFINED) == (token == "<x>")
 
 
+LLAMA3 = RopeScaling("llama3", 8.0, 1.0, 4.0, 32)
+LINEAR = RopeScaling("linear", 4.0)
+
+
+def scaled_run(
+    make_config: MakeConfig,
+    save: Callable[..., Path],
+    tokenizer_path: Path,
+    folder: Path,
+    **changes: object,
+) -> tuple[Path, LlamaForCausalLM]:
+    torch.manual_seed(2)
+    model = LlamaForCausalLM(make_config(**{"vocab_size": 384, "head_dim": 16, **changes})).eval()
+    return save(folder / "run", model, tokenizer_path), model
+
+
+def test_scaled_positions_are_written(
+    make_config: MakeConfig, save: Callable[..., Path], tokenizer_path: Path, tmp_path: Path
+) -> None:
+    run, _ = scaled_run(make_config, save, tokenizer_path, tmp_path / "a", rope_scaling=LINEAR)
+    reader = export_gguf(run, tmp_path / "a.gguf")
+    assert value(reader, "llama.rope.scaling.type") == "linear"
+    assert value(reader, "llama.rope.scaling.factor") == 4
+    run, _ = scaled_run(make_config, save, tokenizer_path, tmp_path / "b", rope_scaling=LLAMA3)
+    reader = export_gguf(run, tmp_path / "b.gguf", "bf16")
+    factors = weights(reader)["rope_freqs.weight"]
+    assert factors.shape == (8,)
+    # The fastest waves stay, the slowest are stretched whole, one between in part.
+    assert (factors[0], factors[-1]) == (1, 8)
+    assert any(1 < factor < 8 for factor in factors)
+    run, _ = scaled_run(
+        make_config,
+        save,
+        tokenizer_path,
+        tmp_path / "c",
+        rope_scaling=LLAMA3,
+        model_type="qwen3",
+    )
+    result = run_script(run, "--to", "gguf", "--out", tmp_path / "c.gguf")
+    assert result.exit_code == 1
+    assert "llama3" in result.stderr
+
+
 # Below: what only llama.cpp itself can say.
 
 
@@ -330,6 +374,28 @@ def test_llama_cpp_gives_the_same_logits_and_answers(
         reply = llama.create_chat_completion([message], temperature=0, max_tokens=40)
         assert reply["choices"][0]["message"]["content"] == answer.text
         assert reply["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rope_scaling": LINEAR}, {"rope_scaling": LLAMA3}, {"model_type": "qwen3", "head_dim": 32}],
+)
+def test_llama_cpp_gives_the_logits_of_our_variants(
+    make_config: MakeConfig,
+    save: Callable[..., Path],
+    tokenizer_path: Path,
+    tokenizer: LoadedTokenizer,
+    tmp_path: Path,
+    changes: dict[str, Any],
+) -> None:
+    run, model = scaled_run(make_config, save, tokenizer_path, tmp_path, **changes)
+    export_gguf(run, tmp_path / "m.gguf")
+    llama = load_llama(tmp_path / "m.gguf")
+    ids = [1, *(5 + 3 * number % 300 for number in range(60))]
+    llama.eval(ids)
+    with torch.no_grad():
+        ours = model(torch.tensor([ids]))[0, :, : tokenizer.vocab_size]
+    np.testing.assert_allclose(np.array(llama.scores[: len(ids)]), ours.numpy(), atol=0.05)
 
 
 def test_llama_cpp_runs_qwen3(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:
