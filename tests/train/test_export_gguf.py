@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from modeling.weights import storable
 from vnprep.errors import TrainingError
 from vnprep.tokenizer.encode import encode
 from vnprep.tokenizer.load import LoadedTokenizer, parse_tokenizer
+from vnprep.tokenizer.train import to_text, train_tokenizer
+from vnprep.vietnamese.normalize import to_nfc
 
 MakeConfig = Callable[..., ModelConfig]
 Pairs = list[tuple[str, str, str]]
@@ -337,6 +340,12 @@ def test_scaled_positions_are_written(
 
 # Below: what only llama.cpp itself can say.
 
+#: Letters with marks of both kinds, digits, spaces, line ends, signs, other scripts, contractions.
+MIXTURE = [
+    *"aăâđêôơưễộữẦỶLſ 0123456789  \t\n\r.,!?'\"½²٣çñ漢字กำ🇻🇳",
+    *("\u0301", "\u0323", "\u200b", "\u200d", "\u00a0", "\u3000", "'s", "'LL", "“", "–", "…"),
+]
+
 
 def load_llama(path: Path) -> Any:
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
@@ -352,6 +361,19 @@ def test_llama_cpp_reads_the_same_ids(
         ids = llama.tokenize(text.encode(), add_bos=False, special=False)
         assert ids == encode(tokenizer, [text])[0].tolist(), text
         assert llama.detokenize(ids).decode() == text
+
+
+def test_llama_cpp_splits_any_mixture_of_characters_alike(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    # llama.cpp applies no normalizer: a text must come to it in NFC.
+    texts = [to_nfc("".join(draw.choices(MIXTURE, k=draw.randint(1, 60)))) for _ in range(500)]
+    # Merges of these very texts, so that a text split elsewhere has other ids.
+    own = parse_tokenizer(to_text(train_tokenizer(texts, 2000)))
+    write_qwen3(tmp_path / "m.gguf", own)
+    llama = load_llama(tmp_path / "m.gguf")
+    for text in texts:
+        ids = llama.tokenize(text.encode(), add_bos=False, special=False)
+        assert ids == encode(own, [text])[0].tolist(), text
 
 
 def test_llama_cpp_gives_the_same_logits_and_answers(
