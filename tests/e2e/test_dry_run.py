@@ -31,9 +31,10 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(
     line = workshop.pretraining(tmp_path / "run", workshop.config(2))
     done = dry(*line, "--ranks", 4, "--json")
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout[done.stdout.index("{") :])
+    facts = json.loads(done.stdout)
     assert (facts["steps"], facts["ranks"], facts["zero_stage"]) == (12, 4, 2)
     assert facts["positions_per_step"] == 4 * 4 * 32
+    assert facts["tokens"] == facts["supervised_tokens"] <= facts["packed_rows"] * 32
     per_rank = facts["rank_bytes"]
     assert per_rank["0"] > per_rank["2"] > per_rank["3"] > facts["activation_bytes"]
     assert not (tmp_path / "run").exists()

@@ -87,7 +87,9 @@ def describe(plan: Plan, ranks: int) -> dict[str, Any]:
         "trained_parameters": counts["trained"],
         "embedding_parameters": counts["embeddings"],
         "rows": sum(manifest.rows for manifest in manifests),
+        "tokens": sum(manifest.tokens for manifest in manifests),
         "supervised_tokens": sum(manifest.supervised_tokens for manifest in manifests),
+        "packed_rows": plan.loader.samples,
         "packed_fill": round(plan.loader.fill, 4),
         "seq_len": plan.loader.seq_len,
         "ranks": ranks,
@@ -126,13 +128,16 @@ def to_text(facts: dict[str, Any]) -> str:
         + ("   <- this run" if int(stage) == facts["zero_stage"] else "")
         for stage, count in rank_bytes
     )
+    trained = facts["trained_parameters"]
+    trained = "" if trained == facts["parameters"] else f"; {trained:,} are trained"
     enough = facts["disk_bytes_free"] > facts["disk_bytes_needed"]
     return (
         f"{facts['parameters']:,} parameters, {facts['embedding_parameters']:,} of them in "
-        f"embeddings and head\n"
-        f"{facts['rows']:,} rows, {facts['supervised_tokens']:,} supervised tokens, packed "
+        f"embeddings and head{trained}\n"
+        f"{facts['rows']:,} rows, {facts['tokens']:,} tokens, {facts['supervised_tokens']:,} of "
+        f"them with loss, in {facts['packed_rows']:,} packed rows, "
         f"{facts['packed_fill']:.1%} full\n"
-        f"{facts['ranks']} ranks × micro-batch {facts['micro_batch']} × accumulation "
+        f"{_counted(facts['ranks'], 'rank')} × micro-batch {facts['micro_batch']} × accumulation "
         f"{facts['accumulation']} × {facts['seq_len']} = {facts['positions_per_step']:,} "
         f"positions a step\n"
         f"{facts['steps']:,} steps, {facts['steps_per_epoch']:,} an epoch, "
@@ -143,6 +148,10 @@ def to_text(facts: dict[str, Any]) -> str:
         f"{facts['disk_bytes_needed'] / GIB:.3f} GiB in all, "
         f"{facts['disk_bytes_free'] / GIB:.1f} GiB free: " + ("enough" if enough else "NOT ENOUGH")
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def ranks_of(given: int | None) -> int:

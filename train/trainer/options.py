@@ -178,9 +178,31 @@ class TrainOptions:
             if values[name] is not None and values["optimizer"] != "muon":
                 raise click.UsageError(f"--{name.replace('_', '-')} belongs to --optimizer muon")
             values[name] = default if values[name] is None else values[name]
+        _check_needs(values)
         if values["steps"] is None and values["epochs"] is None:
             values["epochs"] = DEFAULT_EPOCHS[stage]
         return cls(stage=stage, **values)
+
+
+def _check_needs(values: dict[str, Any]) -> None:
+    """Refuse options that would do nothing without another."""
+    asked = values["sample_prompt"] or values["sample_prompts"]
+    for name, works, needs in (
+        ("eval_every", values["valid"], "--valid"),
+        ("sample_every", values["valid"] or asked, "--valid or --sample-prompt"),
+        ("sample_tokens", values["valid"] or asked, "--valid or --sample-prompt"),
+        ("keep_every", values["save_every"] or not values["keep_every"], "--save-every above 0"),
+        ("min_lr_ratio", values["schedule"] != "constant", "a --schedule that falls"),
+    ):
+        if _given(name) and not works:
+            raise click.UsageError(f"--{name.replace('_', '-')} does nothing without {needs}")
+
+
+def _given(name: str) -> bool:
+    """Whether the user named an option."""
+    context = click.get_current_context(silent=True)
+    source = None if context is None else context.get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 #: LoRA's options, as they are without LoRA.

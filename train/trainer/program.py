@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any
@@ -86,7 +87,9 @@ def _dry_run(options: TrainOptions) -> int:
 
     ranks = dryrun.ranks_of(options.ranks)
     try:
-        facts = dryrun.describe(prepare(options, 0, ranks, hashes=True), ranks)
+        # DeepSpeed logs to stdout while it is imported; scripts want the facts alone there.
+        with contextlib.redirect_stdout(sys.stderr):
+            facts = dryrun.describe(prepare(options, 0, ranks, hashes=True), ranks)
     except VnprepError as error:
         _print(str(error))
         return 1

@@ -91,6 +91,11 @@ class Loader:
         return -(-len(self._samples) // self.global_batch)
 
     @property
+    def samples(self) -> int:
+        """Samples of an epoch: packed rows, or examples."""
+        return len(self._samples)
+
+    @property
     def global_batch(self) -> int:
         """Samples of an optimizer step, over all ranks."""
         return self.world * self.micro_batch * self.accumulation

@@ -119,3 +119,21 @@ def test_decay_belongs_to_wsd() -> None:
     assert given.decay == Warmup(50, is_share=False)
     with pytest.raises(click.UsageError, match="--decay belongs to --schedule wsd"):
         parse(pretrain, "--model", "tiny", "--decay", "10%")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--eval-every", "5"], "--eval-every does nothing without --valid"),
+        (["--sample-every", "5"], "--sample-every does nothing without --valid or --sample-prompt"),
+        (["--save-every", "0", "--keep-every", "5"], "--keep-every does nothing without"),
+        (["--schedule", "constant", "--min-lr-ratio", "0"], "--min-lr-ratio does nothing without"),
+        (["--muon-lr", "0.1"], "--muon-lr belongs to --optimizer muon"),
+        (["--json"], "--json belongs to --dry-run"),
+        (["--stpes", "5"], "'--steps'"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(pretrain, ["--model", "tiny", *REQUIRED, *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split()), result.output
