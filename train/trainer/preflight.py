@@ -223,6 +223,12 @@ def model_for(options: TrainOptions, shards: ShardSet) -> ModelConfig:
         card = read_card(options.init)
         check_same_tokenizer(shards, card.fingerprint, "the model of --init")
     model = start_config(options.init, shards.tokenizer(), options.model_impl)
+    if options.model_impl == "hf" and not isinstance(model, ForeignConfig):
+        raise TrainingError(
+            "a model of this project's own",
+            place=f"--init {options.init}",
+            remedy="leave out --model-impl hf",
+        )
     check_vocabulary(model, shards, str(options.init))
     return model
 
@@ -230,8 +236,14 @@ def model_for(options: TrainOptions, shards: ShardSet) -> ModelConfig:
 def fresh_config(options: TrainOptions, vocab_size: int, special: SpecialIds) -> ModelConfig:
     """Return the shape that ``--model`` names, fitted to a tokenizer."""
     assert options.model is not None
-    if options.model_impl == "own" or options.model in PRESETS:
+    if options.model_impl == "own":
         return load_config(options.model, vocab_size, special)
+    if options.model in PRESETS:
+        raise TrainingError(
+            "a preset of this project's own model",
+            place=f"--model {options.model}",
+            remedy="leave out --model-impl hf, or give a config.json",
+        )
     return fitted(read_foreign(Path(options.model)), vocab_size, special)
 
 

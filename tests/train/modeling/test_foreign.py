@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from adopt import complete_tokenizer
+from adopt import main as adopt_command
 from export import export
 from modeling.foreign import ForeignCausalLM, check_isolation, fresh
 from modeling.foreign_config import ForeignConfig, fitted, read_foreign
@@ -158,6 +160,16 @@ def test_weights_that_are_missing_are_not_drawn_anew(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(TrainingError, match=r"1 weights are missing: model\.layers\.1"):
         adopt_foreign(tmp_path, tokenizer)
+
+
+def test_adopting_another_architecture_is_of_its_tokenizer_alone(tmp_path: Path) -> None:
+    write_hf(tmp_path / "hf", small_config("GPT2"))
+    arguments = [str(tmp_path / "hf"), "--out", str(tmp_path / "t")]
+    refused = CliRunner().invoke(adopt_command, arguments)
+    assert refused.exit_code == 1 and "neither a Llama nor a Qwen3" in refused.output
+    done = CliRunner().invoke(adopt_command, [*arguments, "--tokenizer-only"])
+    assert done.exit_code == 0, done.output
+    assert f"--init {tmp_path / 'hf'} --model-impl hf" in done.output
 
 
 def test_from_nothing(tmp_path: Path, tokenizer: LoadedTokenizer) -> None:
