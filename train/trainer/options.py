@@ -462,7 +462,7 @@ def _running_options() -> list[Callable[[F], F]]:
         click.option(
             "--compile/--no-compile",
             default=None,
-            help="Compile the decoder layers (torch.compile).  [default: on CUDA under ZeRO 0 to 2]",
+            help="Compile the decoder layers (torch.compile).  [default: on CUDA, ZeRO 0 to 2]",
         ),
         click.option(
             "--compile-backend",
