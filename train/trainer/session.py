@@ -52,9 +52,11 @@ def train(options: TrainOptions, world: World) -> int:
             reporter.say(f"warning: checkpoint passed over: {problem.place}: {problem.cause}")
         model = world.agree(lambda: build_model(plan))
         parameters, trained = count_parameters(model)
-        compiled = should_compile(options, plan.deepspeed, world.device)
-        if compiled:
-            compile_layers(model, options.compile_backend)
+        compiled = False
+        if isinstance(model, LlamaForCausalLM):
+            compiled = should_compile(options, plan.deepspeed, world.device)
+            if compiled:
+                compile_layers(model, options.compile_backend)
         engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
         world.agree(lambda: partitions(engine))  # what could not be saved is refused now
         reporter.say(_summary(plan, parameters, trained, world, compiled=compiled))
