@@ -132,6 +132,25 @@ def test_what_deepspeed_refuses_is_said_before_anything_is_built(tmp_path: Path)
         engine.check_config(config, tmp_path / "ds.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gradient_cliping": 1.0}, "did you mean 'gradient_clipping'?"),
+        ({"zero_optimisation": {"stage": 3}}, "did you mean 'zero_optimization'?"),
+        ({"data_types": {"grad_acum_dtype": "fp32"}}, "did you mean 'data_types.grad_accum_dtype'"),
+        ({"aio": {"queue_dept": 8}}, "did you mean 'aio.queue_depth'"),
+        ({"xyzzy": 1}, "'xyzzy', which DeepSpeed does not know"),
+    ],
+)
+def test_a_setting_that_deepspeed_would_pass_over_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    config = {"train_micro_batch_size_per_gpu": 1} | change
+    with pytest.raises(TrainingError) as refused:
+        engine.check_config(config, tmp_path / "ds.json")
+    assert message in str(refused.value)
+
+
 def test_matrices_decay_and_vectors_do_not() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 5, bias=False))
     model[2].weight = model[0].weight  # tied: it must be in one group, once
