@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from trainer.options import TrainOptions, training_options
+from trainer.command_line import training_options
+from trainer.options import TrainOptions
 from trainer.program import main, run
 
 EXAMPLES = """\b
