@@ -208,9 +208,9 @@ def varlen_attention(queries: Tensor, keys: Tensor, values: Tensor, layout: Varl
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    settings, native_groups = _varlen_settings()
+    settings = _CAUSAL
     groups = queries.shape[1] // keys.shape[1]
-    if groups > 1 and not native_groups:
+    if groups > 1 and not _KNOWS_GROUPS:
         keys = keys.repeat_interleave(groups, dim=1)
         values = values.repeat_interleave(groups, dim=1)
     elif groups > 1:
@@ -221,11 +221,16 @@ def varlen_attention(queries: Tensor, keys: Tensor, values: Tensor, layout: Varl
     return out
 
 
-@cache
 def _varlen_settings() -> tuple[dict[str, Any], bool]:
     """How this torch is told of causal attention, and whether it knows grouped heads."""
-    from torch.nn.attention.varlen import varlen_attn
-
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return {}, False
     names = inspect.signature(varlen_attn).parameters
     causal = {"window_size": (-1, 0)} if "window_size" in names else {"is_causal": True}
     return causal, "enable_gqa" in names
+
+
+# Found out here and not when attending: the compiler cannot look at a signature.
+_CAUSAL, _KNOWS_GROUPS = _varlen_settings()
