@@ -38,7 +38,9 @@ def test_every_vnprep_command_and_its_options_exist() -> None:
     assert found > 10
 
 
-@pytest.mark.parametrize("script", ["pretrain", "finetune", "adopt", "generate", "evaluate", "export"])
+@pytest.mark.parametrize(
+    "script", ["pretrain", "finetune", "adopt", "generate", "evaluate", "export"]
+)
 def test_every_training_option_exists(script: str) -> None:
     shown = subprocess.run(
         [sys.executable, ROOT / "train" / f"{script}.py", "--help"],

@@ -9,8 +9,9 @@ import click
 from tokenizers import Tokenizer
 
 from cli_errors import show_errors
-from modeling.card import TOKENIZER_NAME
-from modeling.huggingface import is_huggingface, stated_tokens, tokenizer_text
+from modeling.card import CONFIG_NAME, TOKENIZER_NAME
+from modeling.config import FAMILIES
+from modeling.huggingface import is_huggingface, read_json, stated_tokens, tokenizer_text
 from modeling.start import adopt, new_tokens
 from modeling.vocabulary import add_tokens, choose_tokens
 from modeling.weights import save_model
@@ -79,6 +80,13 @@ def main(folder: Path, out: Path, special: dict[str, str], tokenizer_only: bool)
             place=folder,
             remedy="give a folder with config.json; a run of ours needs no such step",
         )
+    other = read_json(folder / CONFIG_NAME).get("model_type") not in FAMILIES
+    if other and not tokenizer_only:
+        raise TrainingError(
+            "neither a Llama nor a Qwen3",
+            place=folder,
+            remedy="add --tokenizer-only, and train with --init and --model-impl hf",
+        )
     if out.is_dir() and any(out.iterdir()):
         raise OutputError("is not empty", place=out, remedy="give a new folder with --out")
     tokenizer, tokens = complete_tokenizer(folder, special)
@@ -87,7 +95,8 @@ def main(folder: Path, out: Path, special: dict[str, str], tokenizer_only: bool)
         write_text(out / TOKENIZER_NAME, tokenizer.text)
     else:
         _write_model(folder, out, tokenizer)
-    _print_use(folder, out, tokenizer, tokens, tokenizer_only)
+    start = ["--init", str(folder if tokenizer_only else out)]
+    _print_use(folder, out, tokenizer, tokens, start + (["--model-impl", "hf"] if other else []))
 
 
 def complete_tokenizer(
@@ -142,7 +151,7 @@ def _print_use(
     out: Path,
     tokenizer: LoadedTokenizer,
     tokens: dict[str, str],
-    tokenizer_only: bool,
+    start: list[str],
 ) -> None:
     """Say what became of each role, and the options that the next steps need."""
     old = parse_vocabulary(tokenizer_text(folder), folder)
@@ -154,9 +163,8 @@ def _print_use(
     options = ["--tokenizer", str(out / TOKENIZER_NAME)]
     for pair in other:
         options += ["--special", pair]
-    start = folder if tokenizer_only else out
     click.echo(f"prepare data with  {shlex.join(options)}", err=True)
-    click.echo(f"train with         {shlex.join(['--init', str(start)])}", err=True)
+    click.echo(f"train with         {shlex.join(start)}", err=True)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def main(
     wanted = read_pairs(pairs)
     loaded = load_run(run, checkpoint)
     tokenizer = loaded.tokenizer()
-    model = on_device(loaded.model, device)
+    model = on_device(loaded.answering(), device)
     progress = Progress(len(wanted))
     answers = generate(
         model,

@@ -158,7 +158,7 @@ def main(
     loaded = load_run(run, checkpoint)
     _warn_about_stage(loaded, continue_text)
     tokenizer = loaded.tokenizer()
-    model = on_device(loaded.model, device)
+    model = on_device(loaded.answering(), device)
     sampling = Sampling(max_new_tokens, temperature, top_p, seed, top_k, repetition_penalty)
     if chatting:
         chat(Conversation(model, tokenizer, sampling))

@@ -144,6 +144,37 @@ def test_adapters_train_in_bfloat16_and_sharded(
     assert losses[-1] < losses[0] - 0.1
 
 
+@pytest.mark.parametrize("stage", [1, 3])
+def test_another_architecture_trains_resumes_and_is_kept_apart(
+    foreign: Foreign, server: Server, workshop: Workshop, tmp_path: Path, stage: int
+) -> None:
+    import transformers
+
+    shape = transformers.GPT2Config(
+        vocab_size=310, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=None,
+        eos_token_id=None,
+    )  # fmt: skip
+    write_hf(tmp_path / "gpt2", shape)
+    out = tmp_path / "out"
+    arguments = foreign.finetuning("gpt2", workshop.config(stage), "--model-impl", "hf")
+    arguments[arguments.index("--init") + 1] = tmp_path / "gpt2"
+    arguments[arguments.index("--out") + 1] = out
+    result = server.run(2, "finetune.py", *arguments)
+    assert result.code == 0, result.text
+    losses, whole = workshop.losses(out), load_file(out / "model/model.safetensors")
+    assert losses[-1] < losses[0] - 0.1
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / "checkpoints" / "step-00000006")
+    again = server.run(2, "finetune.py", *arguments)
+    assert again.code == 0, again.text
+    # With dropout, which GPT-2 has: what is dropped is a function of the step.
+    assert workshop.losses(out) == losses
+    torch.testing.assert_close(load_file(out / "model/model.safetensors"), whole, rtol=0, atol=0)
+    refused = server.run(2, "finetune.py", *arguments, "--lora", 4)
+    assert refused.code == 1 and "--lora: a model of transformers does not" in refused.text
+    assert load_model(out).config.model_type == "gpt2"
+
+
 def test_pretraining_goes_on_with_a_model_of_others(
     foreign: Foreign, server: Server, workshop: Workshop, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modeling.config import ModelConfig
+from modeling.foreign import ForeignCausalLM
 from modeling.weights import LoadedModel, storable
 from vnprep.errors import TrainingError
 
@@ -32,6 +33,8 @@ def exported_weights(
         TrainingError: a weight that is finite is not so in ``dtype``.
     """
     config = replace(loaded.config, vocab_size=vocab_size)
+    if isinstance(loaded.model, ForeignCausalLM):
+        loaded.model.hf.resize_token_embeddings(vocab_size, mean_resizing=False)
     tensors: dict[str, Tensor] = {}
     for name, tensor in storable(loaded.model.state_dict(), loaded.config).items():
         rows = tensor[:vocab_size].contiguous() if name in _VOCABULARY_ROWS else tensor

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.config import ModelConfig
+from modeling.foreign_config import ForeignConfig, read_foreign
 from modeling.presets import read_config
 from vnprep.config import Stage
 from vnprep.durable import readable_json, sha256_file, write_text
@@ -97,6 +98,8 @@ class ModelCard:
             "tokenizer_fingerprint": self.fingerprint,
             "sha256": dict(self.hashes),
         }
+        if isinstance(self.config, ForeignConfig):
+            body["model_impl"] = "hf"
         if self.untrained:
             body["untrained_ids"] = list(self.untrained)
         write_text(self.folder / CARD_NAME, readable_json(body))
@@ -136,7 +139,7 @@ def read_card(folder: str | Path) -> ModelCard:
             raise ValueError(f"format {body['format']} {body['format_version']}")
         return ModelCard(
             folder,
-            read_config(folder / CONFIG_NAME),
+            (read_foreign if body.get("model_impl") == "hf" else read_config)(folder / CONFIG_NAME),
             body["stage"],
             SpecialIds(**body["special_ids"]),
             body["special_tokens"],

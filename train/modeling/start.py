@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 
 from modeling.card import WEIGHTS_NAME, read_card
 from modeling.config import ModelConfig
+from modeling.foreign import ForeignCausalLM, fit_vocabulary, load_foreign
+from modeling.foreign_config import ForeignConfig, fitted, read_foreign
 from modeling.huggingface import (
     is_huggingface,
     read_weights,
@@ -45,15 +47,19 @@ def new_tokens(folder: Path, tokenizer: LoadedTokenizer) -> list[int]:
         raise TrainingError(error.cause, place=error.place or folder, remedy=error.remedy) from None
 
 
-def adopted_config(folder: Path, tokenizer: LoadedTokenizer) -> ModelConfig:
+def adopted_config(folder: Path, tokenizer: LoadedTokenizer, impl: str = "own") -> ModelConfig:
     """Return the shape of a model in Hugging Face's form, fitted to a tokenizer.
 
     Args:
         folder: the model's.
         tokenizer: its own, or that with tokens added.
+        impl: ``own``, or ``hf`` for a model of transformers.
     """
-    config = read_config(folder)
     special = tokenizer.special
+    if impl == "hf":
+        foreign = read_foreign(folder)
+        return fitted(foreign, max(foreign.vocab_size, tokenizer.vocab_size), special)
+    config = read_config(folder)
     return replace(
         config,
         vocab_size=resized_vocab(config.vocab_size, tokenizer.vocab_size),
@@ -93,7 +99,18 @@ def adopt(
     return assemble(config, tensors, folder, dtype)
 
 
-def start_config(folder: Path, tokenizer: LoadedTokenizer) -> ModelConfig:
+def adopt_foreign(folder: Path, tokenizer: LoadedTokenizer) -> ForeignCausalLM:
+    """Load a model of transformers, with rows for the tokens that are new to it."""
+    config = adopted_config(folder, tokenizer, "hf")
+    assert isinstance(config, ForeignConfig)
+    new = new_tokens(folder, tokenizer)
+    model = load_foreign(folder, config)
+    known = Tokenizer.from_str(tokenizer_text(folder)).get_vocab(with_added_tokens=True)
+    fit_vocabulary(model, new, sorted(known.values()))
+    return model
+
+
+def start_config(folder: Path, tokenizer: LoadedTokenizer, impl: str = "own") -> ModelConfig:
     """Return the shape of the model that training starts from.
 
     Raises:
@@ -103,7 +120,7 @@ def start_config(folder: Path, tokenizer: LoadedTokenizer) -> ModelConfig:
     if not is_huggingface(folder):
         return read_card(folder).config
     new_tokens(folder, tokenizer)
-    return adopted_config(folder, tokenizer)
+    return adopted_config(folder, tokenizer, impl)
 
 
 def untrained_tokens(folder: Path, tokenizer: LoadedTokenizer) -> tuple[int, ...]:
@@ -113,13 +130,16 @@ def untrained_tokens(folder: Path, tokenizer: LoadedTokenizer) -> tuple[int, ...
     return read_card(folder).untrained
 
 
-def load_start(folder: Path, tokenizer: LoadedTokenizer) -> LlamaForCausalLM:
+def load_start(
+    folder: Path, tokenizer: LoadedTokenizer, impl: str = "own"
+) -> LlamaForCausalLM | ForeignCausalLM:
     """Load the model that training starts from, in float32 on the host.
 
     Args:
         folder: a run or model folder, or one in Hugging Face's form.
         tokenizer: that of the training data.
+        impl: ``own``, or ``hf`` for a model of transformers.
     """
     if is_huggingface(folder):
-        return adopt(folder, tokenizer)
+        return adopt_foreign(folder, tokenizer) if impl == "hf" else adopt(folder, tokenizer)
     return load_model(folder).model.float()

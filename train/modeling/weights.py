@@ -22,6 +22,8 @@ from modeling.card import (
     read_card,
 )
 from modeling.config import ModelConfig
+from modeling.foreign import ForeignCausalLM, load_foreign, without_prefix
+from modeling.foreign_config import ForeignConfig
 from modeling.hf_names import from_hf, to_hf
 from modeling.model import LlamaForCausalLM
 from vnprep.config import Stage
@@ -41,7 +43,7 @@ _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 class LoadedModel:
     """A model from disk, on the CPU, with what is known of it."""
 
-    model: LlamaForCausalLM
+    model: LlamaForCausalLM | ForeignCausalLM
     card: ModelCard
 
     @property
@@ -68,6 +70,20 @@ class LoadedModel:
     def tokenizer_path(self) -> Path:
         """The copy of the tokenizer that the model was trained with."""
         return self.card.folder / TOKENIZER_NAME
+
+    def answering(self) -> LlamaForCausalLM:
+        """Return the model, for generation.
+
+        Raises:
+            TrainingError: transformers implements it, and generates with it.
+        """
+        if isinstance(self.model, ForeignCausalLM):
+            raise TrainingError(
+                "a model of transformers (--model-impl hf), which is not asked from here",
+                place=self.card.folder,
+                remedy="export it (train/export.py) and let transformers generate with it",
+            )
+        return self.model
 
     def tokenizer(self) -> LoadedTokenizer:
         """Load the tokenizer; see ``ModelCard.tokenizer``."""
@@ -129,6 +145,8 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Loa
     card = read_card(folder)
     card.verify()
     path = card.folder / WEIGHTS_NAME
+    if isinstance(card.config, ForeignConfig):
+        return LoadedModel(load_foreign(card.folder, card.config, dtype), card)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -169,6 +187,9 @@ def assemble(
 
 def storable(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Return what a file holds: Hugging Face's names; a tied head is not stored twice."""
+    if isinstance(config, ForeignConfig):
+        state = without_prefix(dict(state_dict))
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     return {
         name: tensor if tensor.is_meta else tensor.detach().cpu().contiguous()
         for name, tensor in to_hf(state_dict, config).items()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from modeling.config import ModelConfig
+from modeling.foreign import fresh
+from modeling.foreign_config import ForeignConfig
 from modeling.loss import ACCELERATOR_CHUNK_TOKENS
 from modeling.model import LlamaForCausalLM
 from trainer import engine
@@ -24,8 +26,9 @@ GIB = 1024**3
 def parameter_counts(config: ModelConfig, lora: LoraSettings | None = None) -> dict[str, int]:
     """Count the parameters without making them: all, trained, of embeddings and head, Muon's."""
     with torch.device("meta"):
-        model = LlamaForCausalLM(config)
+        model = fresh(config) if isinstance(config, ForeignConfig) else LlamaForCausalLM(config)
         if lora is not None:
+            assert isinstance(model, LlamaForCausalLM), "refused in preflight"
             add_adapters(model, lora, seed=0)
     named = list(model.named_parameters())
     return {

@@ -41,6 +41,7 @@ class TrainOptions:
         deepspeed_config: JSON file.
         model: preset or config file, for a model from nothing; pretraining only.
         init: folder to start from: a run, a model, or one in Hugging Face's form.
+        model_impl: ``own``, or ``hf`` for a model as transformers implements it.
         lora: rank of the adapters, or None to train all weights; fine-tuning only.
         lora_alpha: the adapters count ``lora_alpha / lora`` times; None is twice the rank.
         lora_targets: names of the linear layers that get adapters; None is all.
@@ -95,6 +96,7 @@ class TrainOptions:
     deepspeed_config: Path
     model: str | None
     init: Path | None
+    model_impl: Literal["own", "hf"] = field(default="own", kw_only=True)
     lora: int | None
     lora_alpha: float | None
     lora_targets: tuple[str, ...] | None
@@ -276,6 +278,14 @@ _RATE = click.FloatRange(min=0, min_open=True)
 
 def _data_options() -> list[Callable[[F], F]]:
     return [
+        click.option(
+            "--model-impl",
+            type=click.Choice(["own", "hf"]),
+            default="own",
+            show_default=True,
+            help="Who implements the model: this project (Llama, Qwen3), or transformers (other "
+            "architectures; slower).",
+        ),
         click.option(
             "--data",
             type=_FOLDER,

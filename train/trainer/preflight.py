@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from modeling.card import read_card
 from modeling.config import ModelConfig
+from modeling.foreign_config import ForeignConfig, fitted, read_foreign
 from modeling.huggingface import is_huggingface
-from modeling.presets import load_config
+from modeling.presets import PRESETS, load_config
 from modeling.start import start_config, start_identity, untrained_tokens
 from trainer import engine
 from trainer.checkpoint import Commit
@@ -34,6 +35,7 @@ from vnprep.errors import TrainingError
 from vnprep.loading.loader import PackedLoader
 from vnprep.loading.mixture import MixedLoader
 from vnprep.shards.read import ShardSet
+from vnprep.tokenizer.special import SpecialIds
 
 #: Rows are padded to a multiple of this; matrix units like it.
 _LENGTH_MULTIPLE = 8
@@ -120,12 +122,17 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     if valid is not None:
         check_same_tokenizer(valid, shards.manifest.tokenizer.fingerprint, "the training data")
     model = model_for(options, shards)
-    prompts = choose_prompts(options, shards, valid, model.max_position_embeddings)
+    foreign = isinstance(model, ForeignConfig)
+    prompts = (
+        () if foreign else choose_prompts(options, shards, valid, model.max_position_embeddings)
+    )
     new_tokens = options.init is not None and bool(
         untrained_tokens(options.init, shards.tokenizer())
     )
-    lora = lora_settings(options, model, new_tokens)
+    lora = None if foreign else lora_settings(options, model, new_tokens)
     seq_len = sequence_length(options, sets, valid, model)
+    if isinstance(model, ForeignConfig):
+        check_foreign(options, model, seq_len)
     train_loader = training_loader(sets, options, seq_len, shape, rank, world_size)
     valid_loader = None
     if valid is not None:
@@ -211,15 +218,62 @@ def model_for(options: TrainOptions, shards: ShardSet) -> ModelConfig:
     tokenizer = shards.manifest.tokenizer
     if options.init is None:
         assert options.model is not None, "each script has one of --model and --init"
-        model = load_config(options.model, tokenizer.vocab_size, tokenizer.special)
+        model = fresh_config(options, tokenizer.vocab_size, tokenizer.special)
         check_vocabulary(model, shards, options.model)
         return model
     if not is_huggingface(options.init):
         card = read_card(options.init)
         check_same_tokenizer(shards, card.fingerprint, "the model of --init")
-    model = start_config(options.init, shards.tokenizer())
+    model = start_config(options.init, shards.tokenizer(), options.model_impl)
+    if options.model_impl == "hf" and not isinstance(model, ForeignConfig):
+        raise TrainingError(
+            "a model of this project's own",
+            place=f"--init {options.init}",
+            remedy="leave out --model-impl hf",
+        )
     check_vocabulary(model, shards, str(options.init))
     return model
+
+
+def fresh_config(options: TrainOptions, vocab_size: int, special: SpecialIds) -> ModelConfig:
+    """Return the shape that ``--model`` names, fitted to a tokenizer."""
+    assert options.model is not None
+    if options.model_impl == "own":
+        return load_config(options.model, vocab_size, special)
+    if options.model in PRESETS:
+        raise TrainingError(
+            "a preset of this project's own model",
+            place=f"--model {options.model}",
+            remedy="leave out --model-impl hf, or give a config.json",
+        )
+    return fitted(read_foreign(Path(options.model)), vocab_size, special)
+
+
+def check_foreign(options: TrainOptions, model: ForeignConfig, seq_len: int) -> None:
+    """Refuse what a model of transformers does not do here.
+
+    Raises:
+        TrainingError: an option asks for it, or its attention is shorter than a row.
+    """
+    asked = {
+        "--lora": options.lora is not None,
+        "--optimizer muon": options.optimizer == "muon",
+        "--sample-prompt": bool(options.sample_prompt or options.sample_prompts),
+    }
+    for name, given in asked.items():
+        if given:
+            raise TrainingError(
+                "a model of transformers does not do this here",
+                place=name,
+                remedy="leave it out, or take a Llama or Qwen3 without --model-impl hf",
+            )
+    if 0 < model.window < seq_len:
+        raise TrainingError(
+            f"layers of this model see {model.window:,} positions, a packed row has {seq_len:,}: "
+            "the mask that keeps documents apart would undo that limit",
+            place="--seq-len",
+            remedy=f"give --seq-len {model.window} or less",
+        )
 
 
 def sequence_length(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from modeling.card import ModelCard
 from modeling.config import ModelConfig
+from modeling.foreign_config import ForeignConfig
 from modeling.model import LlamaForCausalLM
 from modeling.rope import RopeScaling
 from modeling.weights import LoadedModel, load_model
@@ -74,6 +75,12 @@ def model_from_checkpoint(run: Path, step: int | None = None) -> LoadedModel:
     """
     card = read_run_card(run)
     path = newest_sound(run, step)
+    if isinstance(card.config, ForeignConfig):
+        raise TrainingError(
+            "a model of transformers (--model-impl hf)",
+            place=path,
+            remedy="let the run end: it writes the whole model then",
+        )
     weights = model_weights(path)
     with torch.device("meta"):
         model = LlamaForCausalLM(card.config)
@@ -131,7 +138,7 @@ def read_run_card(run: Path) -> ModelCard:
             shape["rope_scaling"] = RopeScaling(**shape["rope_scaling"])
         return ModelCard(
             run,
-            ModelConfig(**shape),
+            ForeignConfig(**shape) if "content" in shape else ModelConfig(**shape),
             settings["stage"],
             SpecialIds(**body["special_ids"]),
             body["special_tokens"],

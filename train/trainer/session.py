@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from modeling.foreign import ForeignCausalLM, check_isolation, fresh
+from modeling.foreign_config import ForeignConfig
 from modeling.model import LlamaForCausalLM
 from modeling.start import load_start
 from trainer import checkpoint
@@ -50,9 +52,11 @@ def train(options: TrainOptions, world: World) -> int:
             reporter.say(f"warning: checkpoint passed over: {problem.place}: {problem.cause}")
         model = world.agree(lambda: build_model(plan))
         parameters, trained = count_parameters(model)
-        compiled = should_compile(options, plan.deepspeed, world.device)
-        if compiled:
-            compile_layers(model, options.compile_backend)
+        compiled = False
+        if isinstance(model, LlamaForCausalLM):
+            compiled = should_compile(options, plan.deepspeed, world.device)
+            if compiled:
+                compile_layers(model, options.compile_backend)
         engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
         world.agree(lambda: partitions(engine))  # what could not be saved is refused now
         reporter.say(_summary(plan, parameters, trained, world, compiled=compiled))
@@ -77,15 +81,26 @@ def _throughput(plan: Plan, parameters: int, trained: int, world: World) -> Thro
     )
 
 
-def build_model(plan: Plan) -> LlamaForCausalLM:
+def build_model(plan: Plan) -> LlamaForCausalLM | ForeignCausalLM:
     """Make the model in float32 on the host: the same weights on every rank, from the seed."""
-    if plan.options.init is not None:
-        model = load_start(plan.options.init, plan.sets[0].tokenizer())
+    model = _build(plan)
+    if isinstance(model, ForeignCausalLM):
+        check_isolation(model, plan.loader.seq_len)
+    return model
+
+
+def _build(plan: Plan) -> LlamaForCausalLM | ForeignCausalLM:
+    options = plan.options
+    if options.init is not None:
+        model = load_start(options.init, plan.sets[0].tokenizer(), options.model_impl)
         if plan.lora is not None:
+            assert isinstance(model, LlamaForCausalLM), "refused in preflight"
             add_adapters(model, plan.lora, plan.options.seed)
         return model
-    torch.manual_seed(plan.options.seed)
-    return LlamaForCausalLM(plan.model)
+    torch.manual_seed(options.seed)
+    return (
+        fresh(plan.model) if isinstance(plan.model, ForeignConfig) else LlamaForCausalLM(plan.model)
+    )
 
 
 def _claim(plan: Plan, world: World, stack: contextlib.ExitStack) -> None:

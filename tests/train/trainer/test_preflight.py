@@ -14,6 +14,7 @@ import torch
 from modeling.model import LlamaForCausalLM
 from modeling.presets import load_config
 from modeling.weights import save_model
+from tests.train.foreign import hf_config
 from trainer.options import TrainOptions
 from trainer.preflight import Plan, prepare
 from trainer.schedule import Warmup
@@ -235,6 +236,33 @@ def test_an_init_that_holds_no_model_is_refused(finetuning: TrainOptions, tmp_pa
 def test_an_unknown_model_is_refused(options: TrainOptions) -> None:
     with pytest.raises(TrainingError, match="did you mean 'tiny'"):
         plan_of(options, model="tinny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"lora": 4}, "--lora: a model of transformers does not do this here"),
+        ({"sample_prompt": ("w5",)}, "--sample-prompt: a model of transformers does not"),
+        ({"seq_len": 96}, "layers of this model see 64 positions, a packed row has 96"),
+        ({"model": "tiny"}, "a preset of this project's own model"),
+    ],
+)
+def test_what_a_model_of_transformers_does_not_do_is_refused(
+    options: TrainOptions, tmp_path: Path, changes: dict[str, Any], message: str | None
+) -> None:
+    hf_config("Gemma2", sliding_window=64, head_dim=8).save_pretrained(tmp_path / "gemma2")
+    values = {"model": str(tmp_path / "gemma2"), "model_impl": "hf", "seq_len": 32} | changes
+    if message is None:
+        assert plan_of(options, **values).settings["model"]["model_type"] == "gemma2"
+    else:
+        with pytest.raises(TrainingError, match=message):
+            plan_of(options, **values)
+
+
+def test_a_model_of_our_own_is_not_one_of_transformers(finetuning: TrainOptions) -> None:
+    with pytest.raises(TrainingError, match="a model of this project's own"):
+        plan_of(finetuning, model_impl="hf")
 
 
 def test_rows_longer_than_the_sequence_are_refused(finetuning: TrainOptions) -> None:
