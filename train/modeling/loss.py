@@ -6,6 +6,7 @@ means cannot, since the tokens per micro-batch differ.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,12 +25,31 @@ CHUNK_TOKENS = {"cpu": 256}
 ACCELERATOR_CHUNK_TOKENS = 2048
 
 
+#: Of logits [N, V] and targets [N]: the summed loss and, if wanted, the gradient of the logits in
+#: their own precision. The logits may be overwritten.
+Softmax = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+
+
 class OutputHead(Linear):
     """The projection onto the vocabulary, which also computes the loss.
 
     One call of the module does the whole loss, chunk by chunk: under ZeRO the weight is gathered
     once, and a head that were called once a chunk would get wrong gradients from DeepSpeed.
     """
+
+    _softmax: Softmax
+
+    def __init__(self, inputs: int, outputs: int, std: float) -> None:
+        super().__init__(inputs, outputs, std)
+        self._softmax = softmax_in_place
+
+    def compile_loss(self, backend: str) -> None:
+        """Compile what is done to the logits between the matrix products.
+
+        On an accelerator that is bound by memory: as single operations it is about ten passes over
+        [chunk, vocab] in float32, compiled two or three over the logits as they are.
+        """
+        self._softmax = torch.compile(softmax_in_passes, backend=backend)
 
     def forward(self, hidden: Tensor, labels: Tensor | None = None) -> Tensor:
         """Give logits, or the summed loss.
@@ -55,8 +75,48 @@ class OutputHead(Linear):
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             hidden, weight = hidden.to(dtype), weight.to(dtype)
-        loss: Tensor = _SummedNll.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
+        loss: Tensor = _SummedNll.apply(  # type: ignore[no-untyped-call]
+            hidden, weight, labels, self._softmax
+        )
         return loss
+
+
+def softmax_in_place(
+    logits: Tensor, targets: Tensor, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """See ``Softmax``; one array for logits, exponentials and gradient: memory is the cost here."""
+    kept, index = _kept(targets)
+    wide = logits.float()
+    wide -= wide.amax(dim=1, keepdim=True)
+    own = wide.gather(1, index)
+    sums = wide.exp_().sum(dim=1, keepdim=True)
+    loss = ((sums.log() - own) * kept).sum()
+    if not with_gradient:
+        return loss, None
+    return loss, wide.mul_(kept / sums).scatter_add_(1, index, -kept).to(logits.dtype)
+
+
+def softmax_in_passes(
+    logits: Tensor, targets: Tensor, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """See ``Softmax``; without a scatter, so that a compiler can fuse each pass over the logits."""
+    kept, index = _kept(targets)
+    wide = logits.float()
+    shifted = wide - wide.amax(dim=1, keepdim=True)
+    exponentials = shifted.exp()
+    sums = exponentials.sum(dim=1, keepdim=True)
+    loss = ((sums.log() - shifted.gather(1, index)) * kept).sum()
+    if not with_gradient:
+        return loss, None
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    gradient = (exponentials / sums - (columns == index).float()) * kept
+    return loss, gradient.to(logits.dtype)
+
+
+def _kept(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 1 where there is loss, and legal indices everywhere, both [N, 1]."""
+    kept = (targets != IGNORE_INDEX).float().unsqueeze(1)
+    return kept, targets.clamp(min=0).unsqueeze(1)
 
 
 class _SummedNll(torch.autograd.Function):
@@ -67,7 +127,9 @@ class _SummedNll(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softmax: Softmax
+    ) -> Tensor:
         """hidden [N, D], weight [V, D], targets [N] → float32 scalar."""
         want_hidden, want_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -78,18 +140,10 @@ class _SummedNll(torch.autograd.Function):
         for start in range(0, hidden.shape[0], size):
             part = slice(start, start + size)
             chunk = hidden[part]
-            kept = (targets[part] != IGNORE_INDEX).float().unsqueeze(1)
-            # An ignored target still needs a legal index.
-            index = targets[part].clamp(min=0).unsqueeze(1)
-            # One array for logits, their exponentials and the gradient: memory is the cost here.
-            logits = (chunk @ weight.T).float()
-            logits -= logits.amax(dim=1, keepdim=True)
-            own = logits.gather(1, index)
-            sums = logits.exp_().sum(dim=1, keepdim=True)
-            total += ((sums.log() - own) * kept).sum()
-            if grad_hidden is None and grad_weight is None:
+            loss, grad = softmax(chunk @ weight.T, targets[part], want_hidden or want_weight)
+            total += loss
+            if grad is None:
                 continue
-            grad = logits.mul_(kept / sums).scatter_add_(1, index, -kept).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = grad @ weight
             if grad_weight is not None:
@@ -100,12 +154,15 @@ class _SummedNll(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Scale the gradients that ``forward`` made."""
         (scale,) = grad_outputs
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * scale,
             None if grad_weight is None else grad_weight * scale,
+            None,
             None,
         )

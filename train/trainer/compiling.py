@@ -58,7 +58,7 @@ def _has_tools() -> bool:
 
 
 def compile_layers(model: LlamaForCausalLM, backend: str) -> None:
-    """Compile every decoder layer in place; it is done when the first batch comes.
+    """Compile every decoder layer and the loss in place; done when the first batch comes.
 
     Args:
         model: it stays the same object, with the same names.
@@ -67,3 +67,4 @@ def compile_layers(model: LlamaForCausalLM, backend: str) -> None:
     model.model.fixed_shapes = True
     for layer in model.model.layers:
         layer.compile(backend=backend)
+    model.lm_head.compile_loss(backend)

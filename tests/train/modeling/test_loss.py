@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
 from modeling import loss as loss_module
 from modeling.config import ModelConfig
-from modeling.loss import OutputHead
+from modeling.loss import OutputHead, softmax_in_passes, softmax_in_place
 from modeling.model import LlamaForCausalLM
 
 MakeConfig = Callable[..., ModelConfig]
@@ -152,3 +153,34 @@ def test_only_supervised_positions_reach_the_head(make_config: MakeConfig) -> No
     with Spy(), torch.no_grad():
         model(ids, labels=labels)
     assert seen == [int((labels != -100).sum())]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_compilers_softmax_is_the_plain_one(dtype: torch.dtype) -> None:
+    logits = torch.randn(40, 300, generator=torch.Generator().manual_seed(2)).mul(9).to(dtype)
+    targets = torch.arange(40).mul(7)
+    targets[::3] = -100
+    expected = softmax_in_place(logits.clone(), targets, True)
+    ours = softmax_in_passes(logits, targets, True)
+    assert ours[1] is not None and ours[1].dtype == dtype
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+    assert (ours[1][::3] == 0).all()
+    alone, nothing = softmax_in_passes(logits, targets, False)
+    torch.testing.assert_close(alone, expected[0])
+    assert nothing is None
+
+
+def test_a_compiled_loss_is_the_plain_one_for_any_number_of_labels(make_config: MakeConfig) -> None:
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    model = LlamaForCausalLM(make_config())
+    model.lm_head.compile_loss(counter)
+    for share in (1.0, 0.7, 0.5, 0.3):
+        ids, labels = batch(share)
+        ours, expected = model(ids, labels=labels), plain(model, ids, labels)
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            gradients(model, ours), gradients(model, expected), rtol=1e-4, atol=1e-5
+        )
+    # One for the first number, one for any.
+    assert counter.frame_count == 2
