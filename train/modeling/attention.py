@@ -119,9 +119,9 @@ class Attention(nn.Module):
         if self.q_norm is None or self.k_norm is None:
             return projected
         queries, keys, values = torch.split(projected, self.projections, dim=-1)
-        heads = (-1, self.head_dim)
-        queries = self.q_norm(queries.unflatten(-1, heads)).flatten(-2)
-        keys = self.k_norm(keys.unflatten(-1, heads)).flatten(-2)
+        heads = (*projected.shape[:-1], -1, self.head_dim)
+        queries = self.q_norm(queries.view(heads)).flatten(-2)
+        keys = self.k_norm(keys.view(heads)).flatten(-2)
         return torch.cat((queries, keys, values), dim=-1)
 
     def _mix(
