@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from inference.chat_template import chat_template
 from inference.sampling import Sampling, generate, request_prompts
 from modeling.config import ModelConfig
 from modeling.model import LlamaForCausalLM
+from modeling.rope import RopeScaling
 from modeling.weights import storable
 from vnprep.errors import TrainingError
 from vnprep.tokenizer.encode import encode
 from vnprep.tokenizer.load import LoadedTokenizer, parse_tokenizer
+from vnprep.tokenizer.train import to_text, train_tokenizer
+from vnprep.vietnamese.normalize import to_nfc
 
 MakeConfig = Callable[..., ModelConfig]
 Pairs = list[tuple[str, str, str]]
@@ -291,7 +295,56 @@ def test_added_tokens_and_ids_without_a_text(tmp_path: Path, tokenizer: LoadedTo
             assert (kind == gguf.TokenType.USER_DEFINED) == (token == "<x>")
 
 
+LLAMA3 = RopeScaling("llama3", 8.0, 1.0, 4.0, 32)
+LINEAR = RopeScaling("linear", 4.0)
+
+
+def scaled_run(
+    make_config: MakeConfig,
+    save: Callable[..., Path],
+    tokenizer_path: Path,
+    folder: Path,
+    **changes: object,
+) -> tuple[Path, LlamaForCausalLM]:
+    torch.manual_seed(2)
+    model = LlamaForCausalLM(make_config(**{"vocab_size": 384, "head_dim": 16, **changes})).eval()
+    return save(folder / "run", model, tokenizer_path), model
+
+
+def test_scaled_positions_are_written(
+    make_config: MakeConfig, save: Callable[..., Path], tokenizer_path: Path, tmp_path: Path
+) -> None:
+    run, _ = scaled_run(make_config, save, tokenizer_path, tmp_path / "a", rope_scaling=LINEAR)
+    reader = export_gguf(run, tmp_path / "a.gguf")
+    assert value(reader, "llama.rope.scaling.type") == "linear"
+    assert value(reader, "llama.rope.scaling.factor") == 4
+    run, _ = scaled_run(make_config, save, tokenizer_path, tmp_path / "b", rope_scaling=LLAMA3)
+    reader = export_gguf(run, tmp_path / "b.gguf", "bf16")
+    factors = weights(reader)["rope_freqs.weight"]
+    assert factors.shape == (8,)
+    # The fastest waves stay, the slowest are stretched whole, one between in part.
+    assert (factors[0], factors[-1]) == (1, 8)
+    assert any(1 < factor < 8 for factor in factors)
+    run, _ = scaled_run(
+        make_config,
+        save,
+        tokenizer_path,
+        tmp_path / "c",
+        rope_scaling=LLAMA3,
+        model_type="qwen3",
+    )
+    result = run_script(run, "--to", "gguf", "--out", tmp_path / "c.gguf")
+    assert result.exit_code == 1
+    assert "llama3" in result.stderr
+
+
 # Below: what only llama.cpp itself can say.
+
+#: Letters with marks of both kinds, digits, spaces, line ends, signs, other scripts, contractions.
+MIXTURE = [
+    *"aăâđêôơưễộữẦỶLſ 0123456789  \t\n\r.,!?'\"½²٣çñ漢字กำ🇻🇳",
+    *("\u0301", "\u0323", "\u200b", "\u200d", "\u00a0", "\u3000", "'s", "'LL", "“", "–", "…"),
+]
 
 
 def load_llama(path: Path) -> Any:
@@ -308,6 +361,19 @@ def test_llama_cpp_reads_the_same_ids(
         ids = llama.tokenize(text.encode(), add_bos=False, special=False)
         assert ids == encode(tokenizer, [text])[0].tolist(), text
         assert llama.detokenize(ids).decode() == text
+
+
+def test_llama_cpp_splits_any_mixture_of_characters_alike(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    # llama.cpp applies no normalizer: a text must come to it in NFC.
+    texts = [to_nfc("".join(draw.choices(MIXTURE, k=draw.randint(1, 60)))) for _ in range(500)]
+    # Merges of these very texts, so that a text split elsewhere has other ids.
+    own = parse_tokenizer(to_text(train_tokenizer(texts, 2000)))
+    write_qwen3(tmp_path / "m.gguf", own)
+    llama = load_llama(tmp_path / "m.gguf")
+    for text in texts:
+        ids = llama.tokenize(text.encode(), add_bos=False, special=False)
+        assert ids == encode(own, [text])[0].tolist(), text
 
 
 def test_llama_cpp_gives_the_same_logits_and_answers(
@@ -330,6 +396,28 @@ def test_llama_cpp_gives_the_same_logits_and_answers(
         reply = llama.create_chat_completion([message], temperature=0, max_tokens=40)
         assert reply["choices"][0]["message"]["content"] == answer.text
         assert reply["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rope_scaling": LINEAR}, {"rope_scaling": LLAMA3}, {"model_type": "qwen3", "head_dim": 32}],
+)
+def test_llama_cpp_gives_the_logits_of_our_variants(
+    make_config: MakeConfig,
+    save: Callable[..., Path],
+    tokenizer_path: Path,
+    tokenizer: LoadedTokenizer,
+    tmp_path: Path,
+    changes: dict[str, Any],
+) -> None:
+    run, model = scaled_run(make_config, save, tokenizer_path, tmp_path, **changes)
+    export_gguf(run, tmp_path / "m.gguf")
+    llama = load_llama(tmp_path / "m.gguf")
+    ids = [1, *(5 + 3 * number % 300 for number in range(60))]
+    llama.eval(ids)
+    with torch.no_grad():
+        ours = model(torch.tensor([ids]))[0, :, : tokenizer.vocab_size]
+    np.testing.assert_allclose(np.array(llama.scores[: len(ids)]), ours.numpy(), atol=0.05)
 
 
 def test_llama_cpp_runs_qwen3(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:

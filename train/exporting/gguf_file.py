@@ -21,6 +21,7 @@ from torch import Tensor
 
 from exporting.pre_tokenizers import llama_cpp_name
 from exporting.precision import rounded
+from modeling.rope import RopeScaling
 from vnprep.durable import TEMPORARY_SUFFIX, fsync_folder
 from vnprep.errors import TrainingError
 from vnprep.tokenizer.load import LoadedTokenizer
@@ -32,6 +33,8 @@ GGUF_TYPES = {
     "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
+#: Not a weight of the model; llama.cpp's own name.
+_ROPE_FACTORS = "rope_freqs.weight"
 _ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen3": gguf.MODEL_ARCH.QWEN3}
 
 
@@ -65,6 +68,7 @@ def write_gguf(
             f"no GGUF form is known here for the architecture {config['model_type']}",
             remedy="export to Hugging Face's form",
         )
+    factors = _rope_factors(config, _head_dim(config))
     kind, file_type = GGUF_TYPES[dtype]
     architecture = _ARCHITECTURES[config["model_type"]]
     with _written(path, gguf.MODEL_ARCH_NAMES[architecture]) as writer:
@@ -74,7 +78,7 @@ def write_gguf(
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         _add_tokenizer(writer, content, tokenizer, pre)
         writer.add_chat_template(template)
-        _add_tensors(writer, architecture, config, tensors, kind)
+        _add_tensors(writer, architecture, config, {**tensors, **factors}, kind)
 
 
 @contextlib.contextmanager
@@ -98,8 +102,7 @@ def _written(path: Path, architecture: str) -> Iterator[gguf.GGUFWriter]:
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
-    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    rope = config.get("rope_parameters") or config
+    head_dim = _head_dim(config)
     writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -110,8 +113,45 @@ def _add_shape(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(rope["rope_theta"])
+    _add_rope(writer, config)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+
+
+def _head_dim(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def _add_rope(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
+    theta, scaling = _rope(config)
+    writer.add_rope_freq_base(theta)
+    if scaling is not None and scaling.rope_type == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(scaling.factor)
+
+
+def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+    """Return the base of the frequencies and their scaling, from either form of ``config.json``."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    theta = float(rope.get("rope_theta") or config["rope_theta"])
+    return theta, RopeScaling.from_hf(rope, config["max_position_embeddings"])
+
+
+def _rope_factors(config: Mapping[str, Any], head_dim: int) -> dict[str, Tensor]:
+    """Return what llama.cpp divides each frequency by under Llama 3.1's rule, as a tensor to store.
+
+    Raises:
+        TrainingError: the architecture has no place for it in llama.cpp.
+    """
+    theta, scaling = _rope(config)
+    if scaling is None or scaling.rope_type != "llama3":
+        return {}
+    if config["model_type"] != "llama":
+        raise TrainingError(
+            f"llama.cpp has no RoPE scaling of the kind llama3 for {config['model_type']}",
+            remedy="export to Hugging Face's form",
+        )
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    return {_ROPE_FACTORS: frequencies / scaling.scaled(frequencies)}
 
 
 def _add_tokenizer(
@@ -165,7 +205,7 @@ def _add_tensors(
     names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
     kinds = {name: _kind(tensor, kind) for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
-        theirs = names.get_name(name, try_suffixes=(".weight",))
+        theirs = name if name == _ROPE_FACTORS else names.get_name(name, (".weight",))
         assert theirs is not None, name
         shape = gguf.quant_shape_to_byte_shape(tuple(tensor.shape), kinds[name])
         size = int(np.prod(shape))

@@ -11,6 +11,7 @@ A ``Layout`` is made once a forward pass and shared by all layers. There are fou
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,17 @@ import torch
 from torch import Tensor
 
 from modeling.rope import Rotary
+
+# Looked up here once, and not where compiled code would come by.
+varlen_attn: Any = None
+with contextlib.suppress(ImportError):
+    from torch.nn.attention.varlen import varlen_attn
+_NAMES = () if varlen_attn is None else tuple(inspect.signature(varlen_attn).parameters)
+#: How this torch is told of causal attention, and whether it knows grouped heads.
+_CAUSAL: dict[str, Any] = (
+    {"window_size": (-1, 0)} if "window_size" in _NAMES else {"is_causal": True}
+)
+_GROUPED = "enable_gqa" in _NAMES
 
 #: Documents in one group are longer than this share of its longest.
 _GROUP_SHARE = 0.6
@@ -191,11 +203,9 @@ class _Collect(torch.autograd.Function):
 @cache
 def has_varlen() -> bool:
     """Whether this torch has flash attention over documents end to end, and this GPU runs it."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn  # noqa: F401
-    except ImportError:
+    if varlen_attn is None or not torch.cuda.is_available():
         return False
-    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    return torch.cuda.get_device_capability() >= (8, 0)
 
 
 def varlen_attention(queries: Tensor, keys: Tensor, values: Tensor, layout: Varlen) -> Tensor:
@@ -206,26 +216,14 @@ def varlen_attention(queries: Tensor, keys: Tensor, values: Tensor, layout: Varl
         keys, values: [tokens, key/value heads, head_dim].
         layout: where the documents stand.
     """
-    from torch.nn.attention.varlen import varlen_attn
-
-    settings, native_groups = _varlen_settings()
+    assert varlen_attn is not None, "has_varlen was asked"
+    settings = dict(_CAUSAL)
     groups = queries.shape[1] // keys.shape[1]
-    if groups > 1 and not native_groups:
+    if groups > 1 and _GROUPED:
+        settings["enable_gqa"] = True
+    elif groups > 1:
         keys = keys.repeat_interleave(groups, dim=1)
         values = values.repeat_interleave(groups, dim=1)
-    elif groups > 1:
-        settings = settings | {"enable_gqa": True}
     seqlens, longest = layout.cu_seqlens, layout.max_seqlen
-    out = varlen_attn(queries, keys, values, seqlens, seqlens, longest, longest, **settings)
-    assert isinstance(out, Tensor)  # a pair only if more is asked for
+    out: Tensor = varlen_attn(queries, keys, values, seqlens, seqlens, longest, longest, **settings)
     return out
-
-
-@cache
-def _varlen_settings() -> tuple[dict[str, Any], bool]:
-    """How this torch is told of causal attention, and whether it knows grouped heads."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    names = inspect.signature(varlen_attn).parameters
-    causal = {"window_size": (-1, 0)} if "window_size" in names else {"is_causal": True}
-    return causal, "enable_gqa" in names

@@ -59,12 +59,15 @@ class LlamaModel(nn.Module):
     Attributes:
         activation_checkpointing: whether layers are computed again in the backward pass, for less
             memory at about a third more time. Off unless set.
+        fixed_shapes: whether layers see arguments of the same shapes at every batch, which compiled
+            ones need; the CPU's quickest layout, with others for each batch, is then left out.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.activation_checkpointing = False
+        self.fixed_shapes = False
         self.embed_tokens = Embedding(
             config.vocab_size, config.hidden_size, config.initializer_range
         )
@@ -93,6 +96,8 @@ class LlamaModel(nn.Module):
         angles = rotary(
             position_ids, config.head_dim, config.rope_theta, config.rope_scaling, hidden.dtype
         )
+        if self.fixed_shapes and not hidden.is_cuda:
+            cu_seqlens = None
         layout = _layout(hidden, angles, document_ids, cu_seqlens, cache)
         for layer in self.layers:
             if self.activation_checkpointing and self.training:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trainer.distributed import World
+from trainer.dsconfig import refuse_unread, watched
 from vnprep.errors import TrainingError
 
 Config = dict[str, Any]
@@ -147,12 +148,13 @@ def check_config(config: Config, place: Path) -> None:
     """Let DeepSpeed judge a configuration before anything is built.
 
     Raises:
-        TrainingError: DeepSpeed refuses it; its reason is passed on.
+        TrainingError: DeepSpeed refuses it (its reason is passed on), or would not read a setting.
     """
     from deepspeed.runtime.config import DeepSpeedConfig
 
+    noted = watched(config)
     try:
-        DeepSpeedConfig(config)
+        DeepSpeedConfig(noted)
     except (ValueError, AssertionError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise TrainingError(
@@ -160,6 +162,7 @@ def check_config(config: Config, place: Path) -> None:
             place=place,
             remedy="compare it with ds_configs/ and its README",
         ) from None
+    refuse_unread(noted, place)
 
 
 def build_engine(model: nn.Module, settings: AdamWSettings, config: Config, world: World) -> Any:

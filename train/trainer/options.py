@@ -80,6 +80,8 @@ class TrainOptions:
         log_every: steps between lines where stderr is no terminal.
         tensorboard: whether to write curves for TensorBoard.
         peak_tflops: a device's peak, for MFU; None takes a table's.
+        compile: whether the decoder layers are compiled; None decides by device and ZeRO stage.
+        compile_backend: of ``torch.compile``.
         threads: CPU threads of each rank; None shares the cores.
         dry_run: say what the run would be, and end.
         ranks: of a dry run, to plan for; None takes the launcher's.
@@ -132,6 +134,8 @@ class TrainOptions:
     log_every: int
     tensorboard: bool
     peak_tflops: float | None
+    compile: bool | None
+    compile_backend: str
     threads: int | None
     data_check: Literal["full", "sizes"]
     dry_run: bool = field(default=False, kw_only=True)
@@ -536,6 +540,18 @@ def _running_options() -> list[Callable[[F], F]]:
             "--peak-tflops",
             type=_RATE,
             help="Dense peak of a device in TFLOP/s, for MFU.  [default: by the GPU's name, bf16]",
+        ),
+        click.option(
+            "--compile/--no-compile",
+            default=None,
+            help="Compile the decoder layers (torch.compile).  [default: on CUDA, ZeRO 0 to 2]",
+        ),
+        click.option(
+            "--compile-backend",
+            default="inductor",
+            show_default=True,
+            metavar="NAME",
+            help="What torch.compile makes code with.",
         ),
         click.option(
             "--threads",

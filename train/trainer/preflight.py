@@ -15,6 +15,7 @@ from modeling.presets import PRESETS, load_config
 from modeling.start import start_config, start_identity, untrained_tokens
 from trainer import engine
 from trainer.checkpoint import Commit
+from trainer.compiling import check_compile
 from trainer.data import (
     check_same_tokenizer,
     data_identity,
@@ -113,6 +114,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     config = engine.final_config(raw, shape, options.grad_clip)
     if options.optimizer == "muon":
         check_muon(config, options.deepspeed_config)
+    check_compile(options, config)
     check: Literal["full", "sizes"] = options.data_check if hashes else "sizes"
     sets = open_all(options, check)
     shards = sets[0]

@@ -154,7 +154,8 @@ class Sampler:
         engine.eval()
         try:
             ids = [prompt.token_ids for prompt in self._prompts]
-            with torch.no_grad():
+            # Compiled layers would be compiled anew for each length of prompt and cache.
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
                 answers = generate(model, self._tokenizer, ids, self._sampling)
         except _StopAskedError:
             return None

@@ -14,6 +14,7 @@ from modeling.start import load_start
 from trainer import checkpoint
 from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
+from trainer.compiling import compile_layers, should_compile
 from trainer.distributed import World
 from trainer.fragments import partitions
 from trainer.loop import Trainer, commit_record
@@ -51,9 +52,14 @@ def train(options: TrainOptions, world: World) -> int:
             reporter.say(f"warning: checkpoint passed over: {problem.place}: {problem.cause}")
         model = world.agree(lambda: build_model(plan))
         parameters, trained = count_parameters(model)
+        compiled = False
+        if isinstance(model, LlamaForCausalLM):
+            compiled = should_compile(options, plan.deepspeed, world.device)
+            if compiled:
+                compile_layers(model, options.compile_backend)
         engine = deepspeed_engine.build_engine(model, plan.adamw, plan.deepspeed, world)
         world.agree(lambda: partitions(engine))  # what could not be saved is refused now
-        reporter.say(_summary(plan, parameters, trained, world))
+        reporter.say(_summary(plan, parameters, trained, world, compiled=compiled))
         for note in plan.notes:
             reporter.say(note)
         if resumed is not None:
@@ -124,7 +130,7 @@ def _find_checkpoint(
     return (path, commit), damaged
 
 
-def _summary(plan: Plan, parameters: int, trained: int, world: World) -> str:
+def _summary(plan: Plan, parameters: int, trained: int, world: World, *, compiled: bool) -> str:
     shape = plan.shape
     rows = sum(shards.manifest.rows for shards in plan.sets)
     supervised = sum(shards.manifest.supervised_tokens for shards in plan.sets)
@@ -137,6 +143,7 @@ def _summary(plan: Plan, parameters: int, trained: int, world: World) -> str:
         f"{ranks} × micro-batch {shape.micro_batch} × accumulation {shape.accumulation} × "
         f"{plan.loader.seq_len} = {positions:,} positions a step · "
         f"ZeRO {deepspeed_engine.zero_stage(plan.deepspeed)}, "
-        f"{deepspeed_engine.precision(plan.deepspeed)}, {world.device.type} · "
+        f"{deepspeed_engine.precision(plan.deepspeed)}, {world.device.type}"
+        f"{', compiled' if compiled else ''} · "
         f"{plan.steps:,} steps, {plan.loader.steps_per_epoch:,} an epoch"
     )

@@ -57,7 +57,7 @@ def use_path(path: str, monkeypatch: pytest.MonkeyPatch, *lengths: int) -> torch
     if path == "varlen":
         end_to_end = layout.Varlen(ends(*lengths), sum(lengths))
         monkeypatch.setattr("modeling.model.packed_layout", lambda *_: end_to_end)
-        monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", plain_varlen)
+        monkeypatch.setattr(layout, "varlen_attn", plain_varlen)
     return ends(*lengths)
 
 

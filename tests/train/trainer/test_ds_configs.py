@@ -17,7 +17,8 @@ from vnprep.errors import TrainingError
 
 FOLDER = Path(__file__).parents[3] / "ds_configs"
 FILES = sorted(FOLDER.glob("*.json"))
-STAGES = {"cpu": 1, "zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
+STAGES = {"cpu": 1, "zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3, "zero3_nvme": 3}
+OFFLOADED = {"zero3_offload": "cpu", "zero3_nvme": "nvme"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +50,7 @@ def test_each_file_is_accepted_and_is_what_its_name_says(path: Path) -> None:
     assert engine.zero_stage(complete) == STAGES[path.stem]
     assert engine.precision(complete) == ("fp32" if path.stem == "cpu" else "bf16")
     offload = complete["zero_optimization"].get("offload_optimizer")
-    assert (offload is not None) == (path.stem == "zero3_offload")
+    assert (offload or {}).get("device") == OFFLOADED.get(path.stem)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -130,6 +131,25 @@ def test_what_deepspeed_refuses_is_said_before_anything_is_built(tmp_path: Path)
     config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 7}}
     with pytest.raises(TrainingError, match="DeepSpeed refuses this configuration"):
         engine.check_config(config, tmp_path / "ds.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gradient_cliping": 1.0}, "did you mean 'gradient_clipping'?"),
+        ({"zero_optimisation": {"stage": 3}}, "did you mean 'zero_optimization'?"),
+        ({"data_types": {"grad_acum_dtype": "fp32"}}, "did you mean 'data_types.grad_accum_dtype'"),
+        ({"aio": {"queue_dept": 8}}, "did you mean 'aio.queue_depth'"),
+        ({"xyzzy": 1}, "'xyzzy', which DeepSpeed does not know"),
+    ],
+)
+def test_a_setting_that_deepspeed_would_pass_over_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    config = {"train_micro_batch_size_per_gpu": 1} | change
+    with pytest.raises(TrainingError) as refused:
+        engine.check_config(config, tmp_path / "ds.json")
+    assert message in str(refused.value)
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:

@@ -81,6 +81,8 @@ def options(tmp_path: Path, make_data: MakeData) -> TrainOptions:
         log_every=10,
         tensorboard=False,
         peak_tflops=None,
+        compile=None,
+        compile_backend="inductor",
         threads=None,
         data_check="full",
     )
