@@ -48,7 +48,9 @@ class Foreign:
 @pytest.fixture(scope="session")
 def foreign(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Foreign:
     folder = tmp_path_factory.mktemp("foreign")
-    write_hf(folder / "hf", hf_config(initializer_range=0.05, max_position_embeddings=256))
+    # A Qwen3: more modules a layer, which all ranks must call alike under ZeRO 3.
+    shape = hf_config("Qwen3", head_dim=8, initializer_range=0.05, max_position_embeddings=256)
+    write_hf(folder / "hf", shape)
     lines = (ROOT / "data" / "smarthome_heldout.tsv").read_text().splitlines()
     (folder / "pairs.tsv").write_text("\n".join(lines[: ROWS + 1]) + "\n")
     for command in (

@@ -96,7 +96,7 @@ class Attention(nn.Module):
             layout: which positions see which.
             cache: keys and values of the tokens before, extended by this call.
         """
-        projected = self.qkv_proj(hidden)
+        projected = self._normed(self.qkv_proj(hidden))
         if isinstance(layout, Documents):
             parts = [
                 self._mix(part, group.angles, Causal(), None)
@@ -109,6 +109,20 @@ class Attention(nn.Module):
             mixed = self._mix(projected, angles, layout, cache)
         out: Tensor = self.o_proj(mixed)
         return out
+
+    def _normed(self, projected: Tensor) -> Tensor:
+        """Norm each query and key head, [batch, tokens, sum(projections)].
+
+        Before the documents are spread over groups: the ranks have different numbers of groups,
+        and under ZeRO 3 each call of a module is a collective, which all must do alike.
+        """
+        if self.q_norm is None or self.k_norm is None:
+            return projected
+        queries, keys, values = torch.split(projected, self.projections, dim=-1)
+        heads = (*projected.shape[:-1], -1, self.head_dim)
+        queries = self.q_norm(queries.view(heads)).flatten(-2)
+        keys = self.k_norm(keys.view(heads)).flatten(-2)
+        return torch.cat((queries, keys, values), dim=-1)
 
     def _mix(
         self,
@@ -123,8 +137,6 @@ class Attention(nn.Module):
             part.view(batch, tokens, -1, self.head_dim)
             for part in torch.split(projected, self.projections, dim=-1)
         )
-        if self.q_norm is not None and self.k_norm is not None:
-            queries, keys = self.q_norm(queries), self.k_norm(keys)
         queries, keys = rotate(queries, angles), rotate(keys, angles)
         if isinstance(layout, Varlen):
             flat = [part.flatten(0, 1) for part in (queries, keys, values)]
