@@ -22,7 +22,7 @@ from vnprep.errors import TrainingError
 
 #: Positions of the row that is tried, and the largest error, as a share of the largest logit.
 _TRIED_POSITIONS = 64
-_TOLERANCE = 1e-4
+_TOLERANCE = 2e-6
 _PADDING = 3
 #: Before the names of transformers' parameters, in the module and nowhere else.
 PREFIX = "hf."
@@ -143,11 +143,13 @@ def check_isolation(model: ForeignCausalLM, positions: int) -> None:
     Raises:
         TrainingError: they do not, or the architecture cannot be packed at all.
     """
+    _refuse_shared_rope(model, positions)
     total = min(positions, _TRIED_POSITIONS)
     lengths = [total // 2, total - total // 2 - _PADDING]
     ids, positions_, documents = _packed(lengths, total, model.config.vocab_size)
     was_training = model.training
-    model.eval()
+    # In float64, or a fresh model's small weights would hide what documents tell each other.
+    model.eval().double()
     try:
         with torch.no_grad():
             packed = model(ids, positions_, documents)
@@ -157,7 +159,7 @@ def check_isolation(model: ForeignCausalLM, positions: int) -> None:
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise _leaks(model, f"it fails on packed rows ({' '.join(str(error).split())})") from None
     finally:
-        model.train(was_training)
+        model.float().train(was_training)
     largest = max(float(logits.abs().max()) for logits in alone)
     worst = max(
         float((packed[:, part] - logits).abs().max())
@@ -167,6 +169,25 @@ def check_isolation(model: ForeignCausalLM, positions: int) -> None:
         raise _leaks(
             model,
             f"a document's logits differ by {worst:.2g} when another stands before it in the row",
+        )
+
+
+def _refuse_shared_rope(model: ForeignCausalLM, positions: int) -> None:
+    """Refuse rotary positions whose frequencies follow the longest document of a batch."""
+    config = model.hf.config
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    limits = (
+        rope.get("original_max_position_embeddings"),
+        getattr(config, "original_max_position_embeddings", None),
+        model.config.max_position_embeddings,
+    )
+    limit = next(int(each) for each in limits if each)
+    if kind in ("longrope", "dynamic") and positions > limit:
+        raise TrainingError(
+            f"its rotary positions ({kind}) change for a whole batch beyond {limit:,} positions",
+            place="--model-impl hf",
+            remedy=f"give --seq-len {limit} or less",
         )
 
 

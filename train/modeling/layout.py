@@ -33,6 +33,8 @@ _CAUSAL: dict[str, Any] = (
 )
 _GROUPED = "enable_gqa" in _NAMES
 
+#: Flash attention takes heads up to this size, in steps of 8.
+_LARGEST_FLASH_HEAD = 256
 #: Documents in one group are longer than this share of its longest.
 _GROUP_SHARE = 0.6
 
@@ -132,7 +134,9 @@ def packed_layout(
     """
     if cu_seqlens.is_cuda:
         halves = dtype in (torch.bfloat16, torch.float16)
-        return Varlen(cu_seqlens, tokens) if halves and has_varlen() else None
+        head_dim = 2 * angles[0].shape[-1]
+        fits = halves and head_dim % 8 == 0 and head_dim <= _LARGEST_FLASH_HEAD
+        return Varlen(cu_seqlens, tokens) if fits and has_varlen() else None
     if cu_seqlens.device.type != "cpu" or torch.compiler.is_compiling():
         return None
     lengths = cu_seqlens.diff()

@@ -62,15 +62,18 @@ class OutputHead(Linear):
             Without labels the logits, [batch, tokens, vocab_size]; with labels the sum of the
             negative log-likelihoods in nats, a float32 scalar.
         """
+        weight: Tensor = self.weight
         if labels is None:
-            return F.linear(hidden, self.weight)
+            return F.linear(hidden, weight)
+        if not torch.is_grad_enabled():
+            # Else gradients would be made all the same: a function's own forward cannot tell.
+            hidden, weight = hidden.detach(), weight.detach()
         hidden, labels = hidden.flatten(0, 1), labels.flatten()
         if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
             # In fine-tuning most positions have no label. Elsewhere than on the CPU, picking the
             # others out would make the host wait for the device and give every step a new shape.
             supervised = (labels != IGNORE_INDEX).nonzero().squeeze(1)
             hidden, labels = hidden[supervised], labels[supervised]
-        weight: Tensor = self.weight
         device = hidden.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)

@@ -311,7 +311,7 @@ def open_state(path: Path, commit: Commit) -> StateReader:
 
 
 def load(engine: Any, path: Path, commit: Commit) -> None:
-    """Load a checkpoint that ``verify`` found whole; all ranks call this.
+    """Load a checkpoint that ``verify`` found whole; then all ranks call ``refresh_weights``.
 
     Raises:
         TrainingError: it holds another model.

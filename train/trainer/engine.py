@@ -82,6 +82,13 @@ def read_config(path: Path) -> Config:
                 place=path,
                 remedy=f"remove it and use {instead}",
             )
+    zero = config.get("zero_optimization")
+    if isinstance(zero, dict) and zero.get("compute_grad_norm") is False:
+        raise TrainingError(
+            "has compute_grad_norm false, without which no bad gradient would be noticed",
+            place=path,
+            remedy="leave it out",
+        )
     if "auto" in _values(config):
         raise TrainingError(
             'has a value "auto", which means something to the Hugging Face Trainer only',
@@ -214,4 +221,10 @@ def whole_weights(engine: Any, world: World) -> dict[str, torch.Tensor] | None:
         state = engine.module.state_dict() if world.is_main else None
     if state is None:
         return None
-    return {name: tensor.detach().cpu() for name, tensor in state.items()}
+    # One copy of weights that are tied: from a device each name would get its own.
+    copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    for tensor in state.values():
+        place = (tensor.data_ptr(), tensor.shape)
+        if place not in copies:
+            copies[place] = tensor.detach().cpu()
+    return {name: copies[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}

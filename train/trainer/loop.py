@@ -251,6 +251,7 @@ class Trainer:
                 tokenizer.special,
                 tokenizer.fingerprint,
                 plan.options.stage,
+                plan.untrained_after,
             )
             self._recorder.plot()
 

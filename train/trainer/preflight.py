@@ -61,6 +61,7 @@ class Plan:
         folder: where the run keeps its files.
         settings: what decides the run's curve, as plain JSON.
         notes: what was chosen otherwise than asked for, for the user.
+        untrained: ids of special tokens that nothing has trained yet, where the run starts.
     """
 
     options: TrainOptions
@@ -78,6 +79,15 @@ class Plan:
     folder: RunFolder
     settings: dict[str, Any]
     notes: tuple[str, ...] = ()
+    untrained: tuple[int, ...] = ()
+
+    @property
+    def untrained_after(self) -> tuple[int, ...]:
+        """Ids of special tokens that nothing has trained yet, where the run ends."""
+        if self.options.stage == "pretrain":
+            return (self.sets[0].manifest.tokenizer.special.sep,)  # no text has one
+        frozen = self.lora is not None and not self.lora.embeddings
+        return self.untrained if frozen else ()
 
     @property
     def steps(self) -> int:
@@ -126,10 +136,8 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
     prompts = (
         () if foreign else choose_prompts(options, shards, valid, model.max_position_embeddings)
     )
-    new_tokens = options.init is not None and bool(
-        untrained_tokens(options.init, shards.tokenizer())
-    )
-    lora = None if foreign else lora_settings(options, model, new_tokens)
+    untrained = () if options.init is None else untrained_tokens(options.init, shards.tokenizer())
+    lora = None if foreign else lora_settings(options, model, bool(untrained))
     seq_len = sequence_length(options, sets, valid, model)
     if isinstance(model, ForeignConfig):
         check_foreign(options, model, seq_len)
@@ -177,6 +185,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
         folder,
         settings,
         () if rows is None or shape == asked else (change_note(asked, shape, rows, world_size),),
+        untrained,
     )
 
 

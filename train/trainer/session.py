@@ -16,7 +16,7 @@ from trainer import engine as deepspeed_engine
 from trainer.checkpoint import Commit
 from trainer.compiling import compile_layers, should_compile
 from trainer.distributed import World
-from trainer.fragments import partitions
+from trainer.fragments import partitions, refresh_weights
 from trainer.loop import Trainer, commit_record
 from trainer.lora import add_adapters
 from trainer.options import TrainOptions
@@ -65,6 +65,7 @@ def train(options: TrainOptions, world: World) -> int:
         if resumed is not None:
             path, commit = resumed
             world.agree(lambda: checkpoint.load(engine, path, commit))
+            refresh_weights(engine)
             reporter.say(f"continuing after step {commit.step} ({path})")
             if commit.layout != (now := commit_record(plan, world, 0).layout):
                 reporter.say(f"written by {commit.layout}; now {now}")

@@ -22,7 +22,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from trainer.fragments import Partition, Piece, before_loading, partitions, refresh_weights
+from trainer.fragments import Partition, Piece, before_loading, partitions
 from vnprep.durable import canonical_json, start_writing_out
 from vnprep.errors import TrainingError
 from vnprep.shards.manifest import FileRecord
@@ -220,7 +220,9 @@ class StateReader:
 
 
 def read_state(engine: Any, reader: StateReader) -> None:
-    """Give the optimizer its weights and state, and the module its weights; all ranks call this.
+    """Give the optimizer its weights and state; ``refresh_weights`` brings them to the module.
+
+    No rank waits for another here, so one that fails leaves none behind.
 
     Raises:
         TrainingError: the files hold another model.
@@ -231,7 +233,6 @@ def read_state(engine: Any, reader: StateReader) -> None:
         _check_shapes(partition, reader)
         with torch.no_grad(), partition.held(changes=True):
             _fill(partition, reader)
-    refresh_weights(engine)
 
 
 def _check_shapes(partition: Partition, reader: StateReader) -> None:

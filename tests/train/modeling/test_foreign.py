@@ -93,6 +93,50 @@ def test_a_recurrent_model_is_refused() -> None:
         check_isolation(fresh(config), 64)
 
 
+def written(folder: Path, config: Any) -> ForeignConfig:
+    config.save_pretrained(folder)
+    return read_foreign(folder)
+
+
+def test_small_weights_do_not_hide_what_documents_tell_each_other(tmp_path: Path) -> None:
+    """A convolution over positions, whose trace in a fresh model's logits is faint."""
+    import transformers
+
+    config = transformers.Lfm2Config(
+        vocab_size=384,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.01,
+        layer_types=["conv", "full_attention"],
+        architectures=["Lfm2ForCausalLM"],
+    )
+    torch.manual_seed(0)
+    with pytest.raises(TrainingError, match="would see each other"):
+        check_isolation(fresh(written(tmp_path, config)), 64)
+
+
+def test_positions_that_follow_the_longest_document_are_refused(tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=384,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+        architectures=["LlamaForCausalLM"],
+    )
+    model = fresh(written(tmp_path, config))
+    check_isolation(model, 128)
+    with pytest.raises(TrainingError, match=r"--seq-len 128 or less"):
+        check_isolation(model, 256)
+
+
 def test_new_tokens_get_mean_rows(tmp_path: Path) -> None:
     theirs, ours, tokenizer = foreign(tmp_path, "Mistral", tie_word_embeddings=False)
     for got, old in (

@@ -126,6 +126,22 @@ def test_evaluation_makes_no_gradient(make_config: MakeConfig) -> None:
     torch.testing.assert_close(loss, model(ids, labels=labels).detach())
 
 
+def test_evaluation_does_not_work_on_gradients(make_config: MakeConfig) -> None:
+    """They would cost as much again, and a float32 copy of the head."""
+    made: list[str] = []
+
+    class Spy(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            made.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    model = LlamaForCausalLM(make_config())
+    ids, labels = batch()
+    with Spy(), torch.no_grad():
+        model(ids, labels=labels)
+    assert "amax.default" in made and not [name for name in made if "scatter" in name]
+
+
 def test_frozen_hidden_states_still_teach_the_head() -> None:
     head = OutputHead(8, 128, std=0.1)
     hidden, (_, labels) = torch.randn(ROWS, TOKENS, 8), batch()

@@ -100,6 +100,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ('{"scheduler": {"type": "WarmupLR"}}', "use --schedule"),
         ('{"fp16": {"enabled": true}}', "use bf16"),
         ('{"gradient_clipping": "auto"}', 'a value "auto"'),
+        ('{"zero_optimization": {"compute_grad_norm": false}}', "no bad gradient would be noticed"),
         ('{"zero_optimization": {"stage3_prefetch_bucket_size": "auto"}}', 'a value "auto"'),
     ],
 )

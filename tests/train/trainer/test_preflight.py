@@ -351,3 +351,9 @@ def test_a_killed_claim_leaves_a_folder_that_the_run_can_take(options: TrainOpti
     plan.folder.claim(plan.settings, plan.sets[0].tokenizer())
     (options.out / "tokenizer.json").unlink()
     plan_of(options)
+
+
+def test_pretraining_leaves_sep_untrained(options: TrainOptions) -> None:
+    """No text holds one: fine-tuning of adapters must know, and train the embeddings."""
+    plan = plan_of(options)
+    assert plan.untrained_after == (plan.sets[0].manifest.tokenizer.special.sep,)
