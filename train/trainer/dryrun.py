@@ -135,7 +135,7 @@ def to_text(facts: dict[str, Any]) -> str:
         f"{facts['parameters']:,} parameters, {facts['embedding_parameters']:,} of them in "
         f"embeddings and head{trained}\n"
         f"{facts['rows']:,} rows, {facts['tokens']:,} tokens, {facts['supervised_tokens']:,} of "
-        f"them with loss, in {facts['packed_rows']:,} packed rows, "
+        f"them with loss: {facts['packed_rows']:,} packed rows of {facts['seq_len']:,}, "
         f"{facts['packed_fill']:.1%} full\n"
         f"{_counted(facts['ranks'], 'rank')} × micro-batch {facts['micro_batch']} × accumulation "
         f"{facts['accumulation']} × {facts['seq_len']} = {facts['positions_per_step']:,} "
