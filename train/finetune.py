@@ -26,7 +26,16 @@ Examples:
 """
 
 
+def _refuse_model(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    """Answer those who carry ``--model`` over from pretraining."""
+    if value is not None:
+        raise click.UsageError(
+            "fine-tuning starts from a model that is there: give --init and its folder, not --model"
+        )
+
+
 @click.command(epilog=EXAMPLES)
+@click.option("--model", hidden=True, expose_value=False, callback=_refuse_model)
 @click.option(
     "--init",
     type=click.Path(path_type=Path),

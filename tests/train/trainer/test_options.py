@@ -137,3 +137,9 @@ def test_options_that_contradict_each_other_are_refused(arguments: list[str], me
     result = CliRunner().invoke(pretrain, ["--model", "tiny", *REQUIRED, *arguments])
     assert result.exit_code == 2
     assert message in " ".join(result.output.split()), result.output
+
+
+def test_finetuning_says_where_its_model_comes_from() -> None:
+    result = CliRunner().invoke(finetune, ["--model", "tiny", "--init", "runs/pre", *REQUIRED])
+    assert result.exit_code == 2
+    assert "give --init and its folder" in result.output
