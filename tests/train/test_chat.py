@@ -69,6 +69,8 @@ class Terminal:
             stderr=theirs,
             env=environment,
             start_new_session=True,
+            # What a shell starts in the background inherits that Ctrl-C is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(theirs)
 
