@@ -152,15 +152,7 @@ def prepare(options: TrainOptions, rank: int, world_size: int, *, hashes: bool) 
             world=world_size,
             shuffle=False,
         )
-    steps = options.steps or (options.epochs or 1) * train_loader.steps_per_epoch
-    schedule = Schedule(
-        options.lr,
-        options.min_lr_ratio,
-        options.warmup.steps(steps),
-        steps,
-        options.schedule,
-        0 if options.decay is None else options.decay.steps(steps),
-    )
+    schedule = _schedule(options, train_loader.steps_per_epoch)
     settings = _settings(options, sets, model, schedule) | {
         "seq_len": seq_len,
         "rows_per_step": rows_per_step(shape, world_size),
@@ -199,6 +191,18 @@ def rows_to_continue(options: TrainOptions) -> int | None:
             settings = Commit.read(Path(options.resume)).settings
     rows = None if settings is None else settings.get("rows_per_step")
     return rows if isinstance(rows, int) and rows > 0 else None
+
+
+def _schedule(options: TrainOptions, steps_per_epoch: int) -> Schedule:
+    steps = options.steps or (options.epochs or 1) * steps_per_epoch
+    return Schedule(
+        options.lr,
+        options.min_lr_ratio,
+        options.warmup.steps(steps),
+        steps,
+        options.schedule,
+        0 if options.decay is None else options.decay.steps(steps),
+    )
 
 
 def _muon(options: TrainOptions) -> MuonSettings | None:
